@@ -1,0 +1,3 @@
+"""Quantize Hugging Face models to GGUF, measure every file, publish what passes."""
+
+__version__ = "0.1.0"

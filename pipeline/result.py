@@ -1,0 +1,213 @@
+"""What a job made, measured and decided: the one JSON file a job leaves, and what a release is made of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A frozen value that reads and writes JSON; an unknown key is an error, so old files are noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(Record):
+    """A mean and its standard error, in the unit of the field that holds it."""
+
+    value: float
+    error: float
+
+    @property
+    def interval(self) -> float:
+        """Half the width of the 95 % confidence interval (normal approximation)."""
+        return 1.96 * self.error
+
+
+class FileEntry(Record):
+    """One file of a release; `size` in bytes."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Fallback(Record):
+    """A tensor that could not have the type its recipe wanted (its rows do not divide into blocks)."""
+
+    tensor: str
+    wanted: str
+    used: str
+
+
+class QuantFile(FileEntry):
+    """The quantized GGUF, as read back from the file itself."""
+
+    parameters: int
+    bits_per_weight: float
+    """Bits of tensor data per parameter, over all tensors, metadata left out."""
+    types: dict[str, int]
+    """Number of tensors of each ggml type."""
+    fallbacks: tuple[Fallback, ...]
+
+
+class Verdict(Record):
+    """What one check decided: what was seen, and what to do about it (empty for a pass)."""
+
+    check: str
+    outcome: Literal["pass", "warn", "fail"]
+    seen: str
+    advice: str = ""
+
+
+class Answer(Record):
+    """The greedy answer to the test prompt. `stopped`: the model ended it, not the token limit."""
+
+    text: str
+    stopped: bool
+
+
+class Offload(Record):
+    """How many of a model's layers ran on the GPU."""
+
+    layers: int
+    of: int
+
+
+class Quality(Record):
+    """A file against the reference's logits, as llama-perplexity measures them over the evaluation text.
+
+    Divergences are in nats per token, `same_top` in percent, perplexities per token.
+    """
+
+    mean_kld: Estimate
+    median_kld: float
+    p999_kld: float
+    max_kld: float
+    ppl_ratio: Estimate
+    same_top: Estimate
+    ppl: Estimate
+    chunks: int
+    context: int
+    offload: Offload
+
+
+class Speed(Record):
+    """Tokens a second from llama-bench (mean and standard deviation over `repetitions`), on `machine`."""
+
+    prompt_tokens: int
+    prompt_rate: Estimate
+    generated_tokens: int
+    generation_rate: Estimate
+    repetitions: int
+    threads: int
+    machine: str
+    offload: Offload
+
+
+class Recipe(Record):
+    """How one quant is made; types are named as llama-quantize names them, in upper case."""
+
+    name: str
+    base: str
+    token_embedding: str | None = None
+    output: str | None = None
+    tensors: dict[str, str] = {}
+    """Regular expression over tensor names to ggml type, in the order given."""
+    pure: bool = False
+    imatrix: bool = True
+
+
+class Result(Record):
+    """What was made, measured and decided for one job, `owner/name:QUANT`."""
+
+    version: Literal[1] = 1
+    job: str
+    recipe: Recipe
+    artifact: str
+    """Digest of the quant in the store."""
+    file: QuantFile
+    verdicts: tuple[Verdict, ...]
+    answer: Answer
+    quality: Quality | None
+    """None where the file did not open, so that nothing could be measured."""
+    speed: Speed | None
+    provenance: Provenance
+
+    @property
+    def quant(self) -> str:
+        return self.recipe.name
+
+    @property
+    def failures(self) -> tuple[Verdict, ...]:
+        return tuple(v for v in self.verdicts if v.outcome == "fail")
+
+    @property
+    def withheld(self) -> bool:
+        return bool(self.failures)
+
+
+class TextUse(Record):
+    """A text and how much of it was used: `chunks` of `context` tokens."""
+
+    name: str
+    sha256: str
+    chunks: int
+    context: int
+
+
+class Provenance(Record):
+    """What every quant of a release has in common: where it comes from and what it is compared with."""
+
+    source: str
+    """owner/name on the Hub."""
+    revision: str | None
+    """Commit of the source on the Hub; None for a directory given by path without one."""
+    source_digest: str
+    """sha256 over the names and sha256 of the source's files."""
+    architecture: str
+    context_length: int
+    llama_cpp: str
+    """Commit of llama.cpp."""
+    llama_cpp_origin: str
+    flags: tuple[str, ...]
+    reference: QuantFile
+    reference_quality: Quality
+    """The reference against its own logits: what these measurements read when nothing differs."""
+    reference_answer: Answer
+    prompt: str
+    max_tokens: int
+    chat_template: bool
+    """Whether the prompt went through the model's chat template."""
+    imatrix: FileEntry
+    imatrix_entries: int
+    """Number of tensors that the imatrix covers."""
+    calibration: TextUse
+    evaluation: TextUse
+
+
+class Release(Record):
+    """`release.json`: what one commit on one target holds and why."""
+
+    version: Literal[1] = 1
+    id: str
+    """Digest over the inputs of every job: known before the first of them runs."""
+    repo: str
+    """<organization>/<model>-GGUF"""
+    base_model: str
+    pipeline: str
+    """Version of llm-quantizer."""
+    provenance: Provenance
+    results: tuple[Result, ...]
+    """Published and withheld alike, in the order of the matrix."""
+    files: tuple[FileEntry, ...]
+    """Every file of the release but release.json itself."""
+
+    @property
+    def published(self) -> tuple[Result, ...]:
+        return tuple(r for r in self.results if not r.withheld)
+
+    @property
+    def withheld(self) -> tuple[Result, ...]:
+        return tuple(r for r in self.results if r.withheld)
