@@ -1,0 +1,385 @@
+"""`python -m pipeline`: commands, options and exit codes, nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from pipeline import __version__, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pipeline.job import Steps
+    from pipeline.matrix import Matrix
+    from pipeline.plan import Selection
+    from pipeline.result import Result
+    from pipeline.run import Workshop
+    from pipeline.store import Store
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
+
+
+class Commands(click.Group):
+    """A group that says what was probably meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if args[0] not in names and (close := difflib.get_close_matches(args[0], names, 1)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+
+class Bytes(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = SIZE.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no size; write it as 500M, 20G or 1T.", param, ctx)
+        return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+matrix_option = click.option(
+    "--matrix", "matrix_file", type=click.Path(path_type=Path), default="matrix.yml", show_default=True,
+    help="The models and how they are made.",
+)  # fmt: skip
+store_option = click.option(
+    "--store", "store_root", type=click.Path(path_type=Path), envvar="LLM_QUANTIZER_STORE", show_envvar=True,
+    help="Where artifacts are kept  [default: the platform's cache folder]",
+)  # fmt: skip
+results_option = click.option(
+    "--results", "results", type=click.Path(path_type=Path), default="results", show_default=True,
+    help="Where each job leaves its result as JSON.",
+)  # fmt: skip
+publish_option = click.option(
+    "--publish-to", "publish_to", type=click.Path(path_type=Path), default="out", show_default=True,
+    help="The folder that releases go to, each as <model>-GGUF.",
+)  # fmt: skip
+only_option = click.option(
+    "--only", multiple=True, metavar="MODEL[:QUANT]", help="Only these; * stands for anything. May be repeated."
+)
+cuda_option = click.option(
+    "--cuda/--no-cuda", default=None, help="Build llama.cpp with or without CUDA  [default: with, where it is there]"
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="llm-quantizer")
+def cli() -> None:
+    """Quantize Hugging Face models to GGUF, measure every file, publish what passes.
+
+    Exit codes: 0 done, 1 a gate withheld something, 2 bad input, 3 the toolchain failed, 4 the Hub failed, 5 not
+    enough disk or memory, 130 interrupted.
+    """
+
+
+@cli.command()
+@matrix_option
+def check(matrix_file: Path) -> None:
+    """Check the matrix, and say everything that is wrong with it."""
+    matrix = _matrix(matrix_file)
+    jobs = sum(len(m.recipes) for m in matrix.models)
+    click.echo(f"{matrix_file}: {len(matrix.models)} models, {jobs} jobs, nothing wrong.")
+
+
+@cli.command("plan")
+@matrix_option
+@store_option
+@publish_option
+@only_option
+@cuda_option
+@click.option("--base", metavar="FILE|GITREF", help="Only what differs from this matrix: a file, or a commit's.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def plan_command(
+    matrix_file: Path,
+    store_root: Path | None,
+    publish_to: Path,
+    only: Sequence[str],
+    base: str | None,
+    form: str,
+    cuda: bool | None,
+) -> None:
+    """Say what would run, and why."""
+    from pipeline import plan, report, run
+
+    matrix = _matrix(matrix_file)
+    selections = plan.select(matrix, only, _base(base, matrix_file) if base else None)
+    works = run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
+    shop = _workshop(store_root, Path("results"), publish_to)
+    made = plan.plan(selections, {s.source.id: run.state(shop, s) for s in works})
+    click.echo(report.plan_table(made) if form == "table" else json.dumps(made.to_json(), indent=1))
+
+
+@cli.command()
+@matrix_option
+@store_option
+@cuda_option
+def build(matrix_file: Path, store_root: Path | None, cuda: bool | None) -> None:
+    """Build llama.cpp as the matrix pins it."""
+    from pipeline import run, toolchain
+
+    store = _store(store_root)
+    with store.in_use():
+        click.echo(toolchain.tools(store, run.toolchain_of(_matrix(matrix_file), cuda=cuda)).directory)
+
+
+@cli.command()
+@click.argument("model")
+@matrix_option
+@store_option
+@cuda_option
+def prepare(model: str, matrix_file: Path, store_root: Path | None, cuda: bool | None) -> None:
+    """Run all that the quants of MODEL share: download, convert, imatrix, reference logits."""
+    from pipeline import job, run
+
+    store = _store(store_root)
+    with store.in_use():
+        for steps in _works(store, matrix_file, [model], cuda)[1]:
+            run.refuse_early(store, [steps], None)
+            job.prepare(store, steps)
+
+
+@cli.command("job")
+@click.argument("job_id", metavar="MODEL:QUANT")
+@matrix_option
+@store_option
+@results_option
+@cuda_option
+def job_command(job_id: str, matrix_file: Path, store_root: Path | None, results: Path, cuda: bool | None) -> None:
+    """Make, check and measure one quant, and leave its result as JSON."""
+    from pipeline import job, run
+
+    store = _store(store_root)
+    with store.in_use():
+        selections, works = _works(store, matrix_file, [job_id], cuda)
+        if sum(len(s.recipes) for s in selections) != 1:
+            raise errors.BadInputError(f"{job_id} names more than one job. Write it as MODEL:QUANT.")
+        run.refuse_early(store, works, None)
+        provenance = job.prepare(store, works[0])
+        result = run.save(results, job.run(store, works[0], selections[0].recipes[0], provenance))
+    _finish([result])
+
+
+@cli.command()
+@click.argument("model")
+@matrix_option
+@store_option
+@results_option
+@publish_option
+@cuda_option
+def release(
+    model: str, matrix_file: Path, store_root: Path | None, results: Path, publish_to: Path, cuda: bool | None
+) -> None:
+    """Turn the results of MODEL into one release."""
+    from pipeline import run
+
+    shop = _workshop(store_root, results, publish_to)
+    released: list[Result] = []
+    with shop.store.in_use():
+        for steps in _works(shop.store, matrix_file, [model], cuda)[1]:
+            found = run.results_of(results, steps)
+            run.publish(shop, steps, found)
+            released += found
+    _finish(released)
+
+
+@cli.command("run")
+@matrix_option
+@store_option
+@results_option
+@publish_option
+@only_option
+@cuda_option
+def run_command(
+    matrix_file: Path,
+    store_root: Path | None,
+    results: Path,
+    publish_to: Path,
+    only: Sequence[str],
+    cuda: bool | None,
+) -> None:
+    """Do all of it, here: every job of the matrix, then a release of each model."""
+    from pipeline import run
+
+    shop = _workshop(store_root, results, publish_to)
+    made: list[Result] = []
+    with shop.store.in_use():
+        selections, works = _works(shop.store, matrix_file, only, cuda)
+        run.refuse_early(shop.store, works, publish_to)
+        for selection, steps in zip(selections, works, strict=True):
+            made += run.run_model(shop, steps, selection.recipes)
+    _finish(made)
+
+
+@cli.command()
+@results_option
+def summary(results: Path) -> None:
+    """Print the results as Markdown; in Actions, put them into the job's summary too."""
+    from pipeline import actions, report, run
+
+    text = report.summary(run.load(sorted(results.glob("*.json"))))
+    click.echo(text)
+    actions.append_summary(text)
+
+
+@cli.command()
+@matrix_option
+@store_option
+@results_option
+@publish_option
+@cuda_option
+def demo(matrix_file: Path, store_root: Path | None, results: Path, publish_to: Path, cuda: bool | None) -> None:
+    """Run the main job for real on SmolLM2-135M, with a folder as its target."""
+    from pipeline import demo as demonstration
+    from pipeline import run
+
+    toolchain = run.toolchain_of(_matrix(matrix_file), cuda=cuda)
+    shop = _workshop(store_root, results, publish_to)
+    with shop.store.in_use():
+        model = demonstration.model(shop.store)
+        (steps,) = run.look([model], toolchain, matrix_file)
+        run.refuse_early(shop.store, [steps], publish_to)
+        made = run.run_model(shop, steps, model.recipes)
+    directory = shop.target.directory(model.repo)
+    _finish(made, f"\nThe card: {directory / 'README.md'}")
+
+
+@cli.group("store", cls=Commands)
+def store_group() -> None:
+    """Look after the store."""
+
+
+@store_group.command("list")
+@store_option
+def store_list(store_root: Path | None) -> None:
+    """List the artifacts, the least recently used first."""
+    from pipeline.store import total_size
+
+    opened = _store(store_root)
+    artifacts = opened.artifacts()
+    for artifact in artifacts:
+        age = _age(time.time() - artifact.last_used())
+        click.echo(f"{artifact.digest[:12]}  {artifact.size / 1e6:>10.1f} MB  {age:>8}  {artifact.label}")
+    click.echo(f"{len(artifacts)} artifacts, {total_size(artifacts) / 1e6:.1f} MB, in {opened.root}", err=True)
+
+
+@store_group.command("gc")
+@store_option
+@click.option("--max-size", type=Bytes(), required=True, help="What may remain: 500M, 20G.")
+def store_gc(store_root: Path | None, max_size: int) -> None:
+    """Drop the least recently used artifacts until the store is small enough."""
+    from pipeline.store import total_size
+
+    dropped = _store(store_root).gc(max_size)
+    for artifact in dropped:
+        click.echo(f"{artifact.digest[:12]}  {artifact.size / 1e6:>10.1f} MB  {artifact.label}")
+    click.echo(f"{len(dropped)} artifacts dropped, {total_size(dropped) / 1e6:.1f} MB", err=True)
+
+
+def main() -> NoReturn:
+    """Run the command line; every error that a user can cause ends in a sentence and its exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(guarded(lambda: cli(standalone_mode=False)))
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Run `command` and return the exit code of how it ended."""
+    try:
+        with errors.disk_errors(Path.cwd(), "writing"):
+            code = command()
+    except errors.PipelineError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return errors.BadInputError.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. What was finished is kept; run again to go on.", err=True)
+        return errors.INTERRUPTED
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`… | head`); nothing is left to be said on it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _terminated(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _finish(results: Sequence[Result], last_line: str = "") -> None:
+    from pipeline import report
+
+    if results:
+        click.echo(report.results_table(results))
+    if last_line:
+        click.echo(last_line)
+    if any(result.withheld for result in results):
+        raise click.exceptions.Exit(errors.WITHHELD)
+
+
+def _matrix(path: Path) -> Matrix:
+    from pipeline import matrix
+
+    return matrix.load(path)
+
+
+def _base(base: str, matrix_file: Path) -> Matrix:
+    """Read the base matrix: a file, or the matrix as it stood at a git commit."""
+    from pipeline import matrix, shell
+
+    if Path(base).is_file():
+        return matrix.load(Path(base))
+    path = matrix_file.resolve()
+    doing = f"reading {matrix_file.name} at {base}"
+    shown = shell.run(
+        ["git", "show", f"{base}:./{path.name}"], cwd=path.parent, doing=doing, failure=errors.BadInputError
+    )
+    return matrix.parse(shown.stdout.encode(), f"{base}:{path.name}", path.parent)
+
+
+def _store(root: Path | None) -> Store:
+    import platformdirs
+
+    from pipeline.progress import Display
+    from pipeline.store import Store
+
+    return Store((root or Path(platformdirs.user_cache_dir("llm-quantizer"))).absolute(), Display())
+
+
+def _workshop(store_root: Path | None, results: Path, publish_to: Path) -> Workshop:
+    from pipeline.publish.folder import Folder
+    from pipeline.run import Workshop
+
+    return Workshop(_store(store_root), results, Folder(publish_to))
+
+
+def _works(
+    store: Store, matrix_file: Path, only: Sequence[str], cuda: bool | None
+) -> tuple[tuple[Selection, ...], list[Steps]]:
+    from pipeline import plan, run
+
+    matrix = _matrix(matrix_file)
+    selections = plan.select(matrix, only)
+    return selections, run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

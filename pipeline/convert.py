@@ -1,0 +1,69 @@
+"""Safetensors to the reference GGUF, in bf16 or f16 as the source is, by llama.cpp's own converter."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline import shell
+from pipeline.toolchain import tools
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.progress import Task
+    from pipeline.source import Source
+    from pipeline.store import Store
+    from pipeline.toolchain import Toolchain
+
+REFERENCE = "reference.gguf"
+# No code from a model and no network: what the converter needs is in the directory, or it fails.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model as GGUF without any loss that we add: what every quant is made from and compared with."""
+
+    source: Source
+    toolchain: Toolchain
+    kind: ClassVar[str] = "reference"
+    resumable: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.source.id}: convert"
+
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "source": self.source.digest,
+            "toolchain": self.toolchain.identity,
+            "transformers": version("transformers"),
+        }
+
+    def make(self, room: Path, store: Store, task: Task) -> None:
+        # The converter writes the directory's name into the file and reads the card beside the weights, so it
+        # is always shown the same layout: a directory with the model's name and the files that we know.
+        layout = room / "layout" / self.source.name
+        layout.mkdir(parents=True)
+        directory = self.source.open(store).resolve()
+        for file in self.source.files:
+            (layout / file.name).symlink_to(directory / file.name)
+
+        def watch(text: str) -> None:
+            if percents := re.findall(r"Writing:\s+(\d+)%", text):
+                task.advance(int(percents[-1]) / 100, "writing")
+
+        converter = tools(store, self.toolchain).converter
+        shell.run(
+            [sys.executable, "-I", converter, layout, "--outfile", room / REFERENCE, "--outtype", "auto"],
+            cwd=room,
+            env=OFFLINE,
+            doing=f"converting {self.source.id}",
+            watch=watch,
+        )
+        shutil.rmtree(room / "layout")

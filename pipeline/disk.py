@@ -1,0 +1,62 @@
+"""Is there room for the run: estimated before any work, from the sizes of the sources and of what they become."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from pipeline.errors import OutOfRoomError
+from pipeline.measure import logits_bytes
+from pipeline.recipe import QUANT_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pipeline.job import Steps
+    from pipeline.store import Store
+
+BUILD_BYTES = 1_200_000_000
+"""The source, the objects and the tools of a CPU build, measured."""
+# Chunks of a text when the matrix does not limit them: what the embedded one gives a vocabulary of 49,152 or more.
+USUAL_CHUNKS = 64
+# Rows that no block divides make files larger than their type's name says; SmolLM2 is the worst we met.
+MARGIN = 1.3
+
+
+def needed(store: Store, steps: Steps) -> tuple[int, int]:
+    """Estimate the bytes that a model's missing steps add to the store, and those that its release adds to a folder."""
+    parameters = steps.source.parameters
+    inside = 0
+    if steps.source.path is None and store.find(steps.snapshot) is None:
+        inside += steps.source.weight_bytes
+    if store.find(steps.reference) is None:
+        inside += 2 * parameters
+    if store.find(steps.logits) is None:
+        chunks = steps.model.evaluation_chunks or USUAL_CHUNKS
+        inside += logits_bytes(steps.source.vocabulary, chunks)
+    quants = {r.name: int(parameters * QUANT_TYPES[r.base].bits / 8 * MARGIN) for r in steps.model.recipes}
+    inside += sum(quants[r.name] for r in steps.model.recipes if store.find(steps.quant(r)) is None)
+    return inside, sum(quants.values())
+
+
+def check(store: Store, work: Sequence[Steps], folder: Path | None) -> None:
+    """Raise `OutOfRoomError` where the run would not fit. `folder` is where releases go, None for the Hub."""
+    estimates = [needed(store, steps) for steps in work]
+    inside = sum(e[0] for e in estimates)
+    if any(store.find(steps.toolchain) is None for steps in work):
+        inside += BUILD_BYTES
+    wanted = {store.root: inside}
+    if folder is not None:
+        place = next(p for p in [folder, *folder.absolute().parents] if p.exists())
+        outside = sum(e[1] for e in estimates)
+        same = place.stat().st_dev == store.root.stat().st_dev
+        wanted = {store.root: inside + outside} if same else {store.root: inside, place: outside}
+    for place, size in wanted.items():
+        free = shutil.disk_usage(place).free
+        if free < size:
+            raise OutOfRoomError(
+                f"The run needs about {size / 1e9:.1f} GB (estimated) on the disk of {place}, and {free / 1e9:.1f} GB"
+                " are free. Free some space, run `python -m pipeline store gc --max-size …`, point --store at a larger"
+                " disk, or take fewer quants with --only."
+            )

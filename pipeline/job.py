@@ -1,0 +1,157 @@
+"""The path of a job, whole: from a model's source to the result of each of its quants.
+
+    source ─ convert ─┬─ imatrix ────────────┬─ quantize ─┬─ check ────┐
+                      └─ reference logits ───│────────────┴─ measure ──┴─ result
+                                             └─ (a recipe may do without)
+
+Each step is a frozen value that knows its inputs, so everything here is known, and named by its digest, before
+anything runs. The store runs a step once; what it holds is not made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline import gguf_file, imatrix
+from pipeline.check import behaviour, quality
+from pipeline.check.checked import SEEN, Checked, Seen, quant_file
+from pipeline.chunks import CONTEXT
+from pipeline.convert import REFERENCE, Reference
+from pipeline.imatrix import CHUNKS, Imatrix
+from pipeline.measure import ANSWER, LOGITS, QUALITY, Measured, ReferenceLogits, read_chunks
+from pipeline.quantize import Quant
+from pipeline.result import Answer, FileEntry, Provenance, Quality, Result, Speed, TextUse
+from pipeline.source import Snapshot
+from pipeline.speed import SPEED, Timed
+from pipeline.text import Text
+from pipeline.toolchain import FLAGS
+
+if TYPE_CHECKING:
+    from pipeline.model import Model
+    from pipeline.result import Recipe
+    from pipeline.source import Source
+    from pipeline.store import Step, Store
+    from pipeline.toolchain import Toolchain
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Every step of one model, as the matrix wants it made."""
+
+    model: Model
+    source: Source
+    toolchain: Toolchain
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The download; not there for a source that is given by path."""
+        return Snapshot(self.source)
+
+    @property
+    def reference(self) -> Reference:
+        return Reference(self.source, self.toolchain)
+
+    @property
+    def calibration(self) -> Text:
+        return Text("calibration", self.model.calibration)
+
+    @property
+    def evaluation(self) -> Text:
+        return Text("evaluation", self.model.evaluation)
+
+    @property
+    def imatrix(self) -> Imatrix:
+        model = self.model
+        return Imatrix(self.reference, self.calibration, model.calibration_chunks, model.imatrix_format)
+
+    @property
+    def logits(self) -> ReferenceLogits:
+        model = self.model
+        return ReferenceLogits(self.reference, self.evaluation, model.evaluation_chunks, model.prompt, model.max_tokens)
+
+    def quant(self, recipe: Recipe) -> Quant:
+        return Quant(self.reference, self.imatrix, recipe)
+
+    def checked(self, recipe: Recipe) -> Checked:
+        return Checked(self.quant(recipe), self.logits)
+
+    def measured(self, recipe: Recipe) -> Measured:
+        return Measured(self.quant(recipe), self.logits)
+
+    def timed(self, recipe: Recipe) -> Timed:
+        return Timed(self.measured(recipe))
+
+    @property
+    def preparation(self) -> list[Step]:
+        """What all quants share, in the order in which it runs."""
+        return [self.reference, self.imatrix, self.logits]
+
+    def job(self, recipe: Recipe) -> list[Step]:
+        """What one quant needs beyond the preparation, in the order in which it runs."""
+        return [self.quant(recipe), self.checked(recipe), self.measured(recipe), self.timed(recipe)]
+
+
+def prepare(store: Store, steps: Steps) -> Provenance:
+    """Run all that the quants of a model share, and say where it comes from."""
+    reference = store.get(steps.reference)
+    matrix = store.get(steps.imatrix)
+    logits = store.get(steps.logits)
+    file = gguf_file.read(reference.file(REFERENCE))
+    matrix_file = matrix.files[steps.imatrix.file_name]
+    calibration_chunks = int(matrix.file(CHUNKS).read_text())
+    return Provenance(
+        source=steps.source.id,
+        revision=steps.source.revision,
+        source_digest=steps.source.digest,
+        architecture=file.architecture,
+        context_length=file.hyperparameter("context_length"),
+        llama_cpp=steps.toolchain.source.commit,
+        llama_cpp_origin=steps.toolchain.source.origin,
+        flags=FLAGS,
+        reference=quant_file(file, reference.files[REFERENCE].sha256, []),
+        reference_quality=Quality.model_validate_json(logits.file(QUALITY).read_bytes()),
+        reference_answer=Answer.model_validate_json(logits.file(ANSWER).read_bytes()),
+        prompt=steps.model.prompt,
+        max_tokens=steps.model.max_tokens,
+        chat_template="tokenizer.chat_template" in file.metadata,
+        imatrix=FileEntry(name=matrix_file.name, size=matrix_file.size, sha256=matrix_file.sha256),
+        imatrix_entries=imatrix.entries(matrix.file(matrix_file.name)),
+        calibration=text_use(steps.calibration, calibration_chunks),
+        evaluation=text_use(steps.evaluation, read_chunks(logits.file(LOGITS))),
+    )
+
+
+def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> Result:
+    """Make, check and measure one quant, and decide whether it may be published."""
+    quant = store.get(steps.quant(recipe))
+    seen = Seen.model_validate_json(store.get(steps.checked(recipe)).file(SEEN).read_bytes())
+    verdicts = list(seen.verdicts)
+    found, speed = None, None
+    if not any(v.outcome == "fail" for v in verdicts):
+        measured = store.get(steps.measured(recipe)).file(QUALITY).read_bytes()
+        found = None if measured == b"null" else Quality.model_validate_json(measured)
+        verdicts += [behaviour.answer(seen.answer, provenance.reference_answer), quality.finite(found)]
+    if found is not None:
+        verdicts += quality.gates(found, steps.model.gates)
+        speed = Speed.model_validate_json(store.get(steps.timed(recipe)).file(SPEED).read_bytes())
+    return Result(
+        job=steps.model.job(recipe.name),
+        recipe=recipe,
+        artifact=quant.digest,
+        file=seen.file.model_copy(update={"name": steps.model.file_name(recipe.name)}),
+        verdicts=tuple(verdicts),
+        answer=seen.answer,
+        quality=found,
+        speed=speed,
+        provenance=provenance,
+    )
+
+
+def text_use(text: Text, chunks: int) -> TextUse:
+    return TextUse(name=text.described, sha256=text.sha256, chunks=chunks, context=CONTEXT)
+
+
+def missing(store: Store, steps: list[Step]) -> list[str]:
+    """Return the kinds of the steps that the store does not hold yet."""
+    return [step.kind for step in steps if store.find(step) is None]

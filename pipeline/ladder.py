@@ -1,0 +1,71 @@
+"""The published files as a ladder: which are told apart, which tag leads to which, which fits where."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.result import Provenance, Quality, Release, Result
+
+SHARE = 0.8
+"""The part of the memory that is given to the weights; the context and all else live in the rest."""
+
+_MEMORIES = (
+    *(0.25, 0.5, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96),
+    *(128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048),
+)
+_NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
+
+
+class Pick(NamedTuple):
+    """The best file for a memory of so many GB (10⁹ bytes)."""
+
+    memory: float
+    result: Result
+
+
+def noise_floor(provenance: Provenance) -> float:
+    """The mean KLD (nats per token) up to which a file is not told apart from the reference.
+
+    The upper end of the 95 % interval of what the reference reads against its own logits.
+    """
+    own = provenance.reference_quality.mean_kld
+    return max(0.0, own.value + own.interval)
+
+
+def measured(results: Sequence[Result]) -> list[tuple[Result, Quality]]:
+    """The results with a mean KLD that is a number."""
+    return [(r, r.quality) for r in results if r.quality and math.isfinite(r.quality.mean_kld.value)]
+
+
+def tag(result: Result, names: Sequence[str]) -> str | None:
+    """The tag that leads `llama-cli -hf repo:tag` to this file of all `names`, or None.
+
+    As llama.cpp's common/download.cpp:find_best_model does it: the first name, in the Hub's order, that
+    holds the tag before a dot or a hyphen, whatever stands to its left.
+    """
+    pattern = re.compile(f"{re.escape(result.quant)}[.-]", re.IGNORECASE)
+    models = (n for n in sorted(names) if n.endswith(".gguf") and not any(part in n for part in _NOT_MODELS))
+    first = next((name for name in models if pattern.search(name)), None)
+    return result.quant if first == result.file.name else None
+
+
+def picks(release: Release) -> list[Pick]:
+    """The file nearest to the reference for each memory at which that becomes another one, smallest first.
+
+    Of files that the noise floor does not tell apart from the reference, the smallest.
+    """
+    floor = noise_floor(release.provenance)
+    ladder = measured(release.published)
+    found: list[Pick] = []
+    for memory in _MEMORIES:
+        fits = [(r, q) for r, q in ladder if r.file.size <= memory * 1e9 * SHARE]
+        if fits:
+            best, _ = min(fits, key=lambda f: (max(f[1].mean_kld.value, floor), f[0].file.size))
+            if not found or found[-1].result is not best:
+                found.append(Pick(memory, best))
+    return found

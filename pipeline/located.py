@@ -1,0 +1,251 @@
+"""YAML with positions: plain values, and where in the file each of them stands.
+
+A deliberate subset of YAML 1.2 (core schema): one document, no anchors, no tags, string keys. Built on the
+parser's events rather than its objects, since those have lost where a scalar stood and how it was written.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
+from ruamel.yaml.reader import ReaderError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Loc = tuple[str | int, ...]
+"""Where a value stands: the keys and the list indices that lead to it."""
+
+MAX_BYTES: Final = 1 << 18  # thousands of models; the parser takes seconds for it
+MAX_DEPTH: Final = 32
+
+# YAML 1.2.2, section 10.3.2, without the octal and hexadecimal forms and without .inf and .nan: nothing here
+# is sensibly written so, and as a string each gets an error that shows it as it was written.
+_CONSTANTS: Final = {"": None, "~": None} | {
+    spelling: value
+    for word, value in {"null": None, "true": True, "false": False}.items()
+    for spelling in (word, word.capitalize(), word.upper())
+}
+_INT: Final = re.compile(r"[-+]?[0-9]{1,18}")
+_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+
+# (what ruamel.yaml says, what we say, whether to point at where the construct began)
+_SYNTAX: Final = (
+    (r"'\t'", "a tab stands here; YAML is indented with spaces only", False),
+    ("cannot start any token", "plain text cannot start with this character; quote the value", False),
+    ("mapping values are not allowed", "a `:` too many, or wrong indentation; quote text with `: `", False),
+    ("unexpected end of stream", "the quote that opens here is never closed", True),
+    ("expected ',' or ']'", "the list that opens here is not closed, or misses a comma", True),
+    ("expected ',' or '}'", "the mapping that opens here is not closed, or misses a comma", True),
+    ("could not find expected ':'", "a key without its `: value`", True),
+    ("expected the node content", "a value is missing here, or what opened above is not closed", False),
+    ("expected '<document start>'", "this belongs to nothing above; check the indentation", False),
+    ("expected <block end>", "the indentation does not fit the lines above", False),
+)
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """What is wrong where; line and column count from 1."""
+
+    line: int
+    column: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Spot:
+    line: int
+    column: int
+    text: str | None = None
+    """A scalar as it was written."""
+
+
+@dataclass
+class Document:
+    """A file's values with their positions. `problems`: what is wrong with the YAML; `value` may be None then."""
+
+    value: Any = None
+    problems: list[Problem] = field(default_factory=list)
+    values: dict[Loc, Spot] = field(default_factory=dict)
+    keys: dict[Loc, Spot] = field(default_factory=dict)
+
+    def spot(self, loc: Loc, *, key: bool = False) -> Spot:
+        """Where the value at `loc` stands (or its key); where there is none, what should have held it."""
+        if key and loc in self.keys:
+            return self.keys[loc]
+        while loc and loc not in self.values:
+            loc = loc[:-1]
+        return self.values.get(loc, Spot(1, 1))
+
+    def problem(self, loc: Loc, text: str, *, key: bool = False) -> Problem:
+        spot = self.spot(loc, key=key)
+        return Problem(spot.line, spot.column, text)
+
+
+def parse(data: bytes) -> Document:
+    """Read YAML. What is wrong with it is in the document's `problems`; nothing is raised."""
+    if len(data) > MAX_BYTES:
+        return Document(problems=[Problem(1, 1, f"the file is larger than {MAX_BYTES} bytes")])
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8", "replace")
+        return Document(problems=[_stopped(before, "this byte is not UTF-8; save the file as UTF-8").problem])
+    document = Document()
+    try:
+        document.value = _Reader(document, text).document()
+    except _StoppedError as stopped:
+        document.problems.append(stopped.problem)
+    except ReaderError as error:
+        what = f"the character U+{error.character:04X} may not stand in YAML"
+        document.problems.append(_stopped(text[: error.position], what).problem)
+    except MarkedYAMLError as error:
+        document.problems.append(_syntax(error))
+    except Exception as error:  # noqa: BLE001 - some broken input trips the parser's own assertions
+        document.problems.append(Problem(1, 1, f"this is no YAML ({type(error).__name__} in the parser)"))
+    return document
+
+
+class _StoppedError(Exception):
+    """The rest of the file cannot be read for this one problem."""
+
+    def __init__(self, line: int, column: int, text: str) -> None:
+        super().__init__(text)
+        self.problem = Problem(line, column, text)
+
+
+class _Reader:
+    def __init__(self, document: Document, text: str) -> None:
+        self.into = document
+        self.events: Iterator[Event] = YAML(typ="safe", pure=True).parse(text)
+
+    def document(self) -> Any:
+        next(self.events)  # the start of the stream
+        if isinstance(next(self.events), StreamEndEvent):
+            raise _StoppedError(1, 1, "the file is empty")
+        value = self._value(next(self.events), ())
+        next(self.events)  # the end of the document
+        if isinstance(after := next(self.events), DocumentStartEvent):
+            raise _stop(after, "a second YAML document starts here; the file may hold one only")
+        if value is None:
+            raise _StoppedError(1, 1, "the file is empty")
+        return value
+
+    def _value(self, event: Event, loc: Loc) -> Any:
+        if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
+            # An alias may stand for a value that aliases others: a few lines that expand without end.
+            raise _stop(event, "anchors and aliases (`&`, `*`) are not supported; write the value out")
+        if getattr(event, "tag", None):
+            raise _stop(event, "tags (`!`) are not supported; remove it")
+        if len(loc) > MAX_DEPTH:
+            raise _stop(event, "this is nested too deeply")
+        self.into.values[loc] = _spot(event)
+        match event:
+            case ScalarEvent():
+                return _scalar(event)
+            case SequenceStartEvent():
+                return self._sequence(loc)
+            case MappingStartEvent():
+                return self._mapping(loc)
+        raise _stop(event, "this cannot be read")
+
+    def _sequence(self, loc: Loc) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := next(self.events), SequenceEndEvent):
+            items.append(self._value(event, (*loc, len(items))))
+        return items
+
+    def _mapping(self, loc: Loc) -> dict[str, Any]:
+        items: dict[str, Any] = {}
+        while not isinstance(event := next(self.events), MappingEndEvent):
+            key = self._key(event)
+            spot = _spot(event)
+            at = (*loc, key)
+            if key in items:
+                first = self.into.keys[at].line
+                text = f"`{shown(key)}` is given twice, first in line {first}"
+                self.into.problems.append(Problem(spot.line, spot.column, text))
+                # Read on, to somewhere that no position is asked for: the first value is the one that counts.
+                self._value(next(self.events), (*at, "", key))
+                continue
+            self.into.keys[at] = spot
+            items[key] = self._value(next(self.events), at)
+            if items[key] is None:
+                # The parser puts a value that is not there where the next thing stands.
+                self.into.values[at] = spot
+        return items
+
+    def _key(self, event: Event) -> str:
+        if not isinstance(event, ScalarEvent) or event.anchor or event.tag:
+            raise _stop(event, "a key must be plain text")
+        if not isinstance(_scalar(event), str):
+            raise _stop(event, f'a key must be a string; quote it: "{event.value}"')
+        return str(event.value)
+
+
+def _scalar(event: ScalarEvent) -> str | float | bool | None:
+    text = str(event.value)
+    if any("\ud800" <= c <= "\udfff" for c in text):  # by an escape; no such text can be written anywhere
+        raise _stop(event, "half a character (a surrogate) stands here; write the character itself")
+    if event.style is not None:  # quoted, or a block
+        return text
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    # A longer integer becomes a float too: no setting is that large, and the text is kept for messages.
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _spot(event: Event) -> Spot:
+    mark = event.start_mark
+    return Spot(mark.line + 1, mark.column + 1, str(event.value) if isinstance(event, ScalarEvent) else None)
+
+
+def _stop(event: Event, text: str) -> _StoppedError:
+    spot = _spot(event)
+    return _StoppedError(spot.line, spot.column, text)
+
+
+def _stopped(before: str, text: str) -> _StoppedError:
+    """A problem right after the text `before`."""
+    lines = before.split("\n")
+    return _StoppedError(len(lines), len(lines[-1]) + 1, text)
+
+
+def _syntax(error: MarkedYAMLError) -> Problem:
+    said = str(error.problem or error.context)
+    mark = error.problem_mark or error.context_mark
+    text = f"this is no YAML: {shown(said, 200)}"
+    for needle, ours, at_start in _SYNTAX:
+        if needle in said:
+            text = ours
+            mark = (error.context_mark or mark) if at_start else mark
+            break
+    return Problem(mark.line + 1, mark.column + 1, text) if mark else Problem(1, 1, text)
+
+
+def shown(value: object, length: int = 80) -> str:
+    """A value as it can stand in a message of one line."""
+    text = "".join(c if c.isprintable() else "�" for c in " ".join(str(value).split()))
+    return text if len(text) <= length else f"{text[: length - 1]}…"

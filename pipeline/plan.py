@@ -1,0 +1,154 @@
+"""What has to run and why: a pure function of the matrix, the base matrix and what is there already."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.matrix import Matrix
+    from pipeline.model import Model
+    from pipeline.result import Recipe, Release
+
+Action = Literal["run", "reuse", "published"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of one model when the plan is made. Quants by name, steps by kind."""
+
+    revision: str | None
+    release_id: str
+    artifacts: Mapping[str, str]
+    """Digest of each quant's file in the store, there or not."""
+    missing: Mapping[str, Sequence[str]]
+    """Steps of each quant that the store lacks, those that it shares with the others included."""
+    last: Release | None
+    """The last release on the target."""
+
+
+@dataclass(frozen=True)
+class Job:
+    id: str
+    """owner/name:QUANT"""
+    file: str
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    source: str
+    revision: str | None
+    repo: str
+    release: str
+    """Id of the release that the jobs lead to."""
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    models: tuple[ModelPlan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": 1, "models": [asdict(model) for model in self.models]}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A model of the matrix, those of its quants that are asked for, and why each is."""
+
+    model: Model
+    recipes: tuple[Recipe, ...]
+    reasons: Mapping[str, str]
+    """By quant; empty where nothing but being in the matrix speaks for it."""
+
+
+def select(matrix: Matrix, only: Sequence[str] = (), base: Matrix | None = None) -> tuple[Selection, ...]:
+    """Return what `only` names (MODEL or MODEL:QUANT, wildcards allowed) and what differs from `base`.
+
+    Raises `BadInputError` for a name in `only` that nothing in the matrix answers to.
+    """
+    jobs = {m.job(r.name): (m, r) for m in matrix.models for r in m.recipes}
+    wanted = set(jobs) if not only else {job for pattern in only for job in _matching(pattern, jobs)}
+    before = {m.source: m for m in base.models} if base else {}
+    toolchain_changed = base is not None and base.llama_cpp != matrix.llama_cpp
+    selections = []
+    for model in matrix.models:
+        reasons = {}
+        for recipe in model.recipes:
+            if model.job(recipe.name) not in wanted:
+                continue
+            if base is None:
+                reasons[recipe.name] = ""
+            elif reason := _difference(model, recipe, before.get(model.source)):
+                reasons[recipe.name] = reason
+            elif toolchain_changed:
+                reasons[recipe.name] = "llama.cpp changed"
+        if reasons:
+            selections.append(Selection(model, tuple(r for r in model.recipes if r.name in reasons), reasons))
+    return tuple(selections)
+
+
+def plan(selections: Sequence[Selection], states: Mapping[str, State]) -> Plan:
+    """Decide for each job whether it runs. `states` by the model's source."""
+    models = []
+    for selection in selections:
+        model, state = selection.model, states[selection.model.source]
+        jobs = []
+        for recipe in selection.recipes:
+            action, reason = _decide(recipe.name, state)
+            why = "; ".join(part for part in (selection.reasons[recipe.name], reason) if part)
+            jobs.append(Job(model.job(recipe.name), model.file_name(recipe.name), action, why))
+        models.append(ModelPlan(model.source, state.revision, model.repo, state.release_id, tuple(jobs)))
+    return Plan(tuple(models))
+
+
+def _decide(quant: str, state: State) -> tuple[Action, str]:
+    published = state.last is not None and state.last.id == state.release_id
+    missing = state.missing[quant]
+    if published:
+        return "published", f"release {state.release_id} has it"
+    if not missing:
+        return "reuse", "the store has all of it"
+    if "quant" not in missing:
+        return "run", f"quantized; {', '.join(missing)} still to do"
+    released = {r.recipe.name: r.artifact for r in state.last.results} if state.last else {}
+    if quant not in released:
+        return "run", "not made yet"
+    if released[quant] != state.artifacts[quant]:
+        return "run", "made from other inputs than the last release's"
+    return "run", "in the last release, and the store no longer has it"
+
+
+def _matching(pattern: str, jobs: Mapping[str, Any]) -> list[str]:
+    name, _, quant = pattern.partition(":")
+    wanted = f"{name}:{quant or '*'}".lower()
+    if found := [job for job in jobs if fnmatch.fnmatchcase(job.lower(), wanted)]:
+        return found
+    names = [*jobs, *dict.fromkeys(job.partition(":")[0] for job in jobs)]
+    close = difflib.get_close_matches(pattern, names, 1, 0.4)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise BadInputError(f"Nothing in the matrix is called {pattern}.{hint} `python -m pipeline plan` lists the jobs.")
+
+
+def _difference(model: Model, recipe: Recipe, before: Model | None) -> str:
+    """Say what makes a job another than in the base matrix; empty where nothing does."""
+    if before is None:
+        return "new model"
+    old = {r.name: r for r in before.recipes}
+    if recipe.name not in old:
+        return "new quant"
+    if old[recipe.name] != recipe:
+        return "recipe changed"
+    ignored = {"recipes", "line"}
+    changed = [
+        f.name for f in fields(model) if f.name not in ignored and getattr(model, f.name) != getattr(before, f.name)
+    ]
+    return f"{', '.join(changed)} changed" if changed else ""

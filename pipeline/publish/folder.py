@@ -1,0 +1,154 @@
+"""A folder as target: `<root>/<model>-GGUF`, replaced as a whole by one rename, ready to be pushed to the Hub."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from pipeline.errors import BadInputError, OutOfRoomError, disk_errors
+from pipeline.publish import gitattributes
+from pipeline.release import RELEASE
+from pipeline.result import Release
+from pipeline.store import file_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.release import Bundle
+
+ATTRIBUTES = ".gitattributes"
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+@dataclass(frozen=True)
+class Folder:
+    root: Path
+
+    def directory(self, repo: str) -> Path:
+        return self.root / repo.split("/")[1]
+
+    def last(self, repo: str) -> Release | None:
+        """Read the release.json that is there.
+
+        Raises `BadInputError` where it cannot be read: without it nobody can tell which files are ours.
+        """
+        path = self.directory(repo) / RELEASE
+        try:
+            return Release.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValidationError, json.JSONDecodeError, OSError) as error:
+            raise BadInputError(
+                f"{path} cannot be read as the record of a release, so that nobody can tell which files beside it"
+                " belong to it. Move the directory away, or put the file back as it was."
+            ) from error
+
+    def publish(self, bundle: Bundle) -> str:
+        directory = self.directory(bundle.release.repo)
+        with disk_errors(self.root, f"writing {directory}"), self._alone():
+            last = self.last(bundle.release.repo)
+            theirs = self._foreign(directory, last)
+            attributes = _attributes(directory, last, bundle.release)
+            if clash := sorted(set(theirs) & {*bundle.contents, *([ATTRIBUTES] if attributes else [])}):
+                raise BadInputError(
+                    f"{directory / clash[0]} was not written by a release of ours, and this release would replace it."
+                    " Move it away, then run again."
+                )
+            if not _same(directory, bundle):
+                self._replace(directory, bundle, theirs, attributes)
+        return str(directory)
+
+    def _replace(self, directory: Path, bundle: Bundle, theirs: list[str], attributes: str) -> None:
+        """Build the new folder beside the old one, read it back, and swap the two in one rename."""
+        new = self.root / f".{directory.name}.new"
+        if new.exists():
+            shutil.rmtree(new)
+        new.mkdir()
+        for name, content in bundle.contents.items():
+            if isinstance(content, Path):
+                shutil.copyfile(content, new / name)
+            else:
+                (new / name).write_bytes(content)
+        if attributes:
+            (new / ATTRIBUTES).write_text(attributes)
+        for name in theirs:
+            # Linked, not moved: until the swap, the old folder stays as it was.
+            if (directory / name).is_dir():
+                shutil.copytree(directory / name, new / name, copy_function=os.link, symlinks=True)
+            else:
+                os.link(directory / name, new / name, follow_symlinks=False)
+        for entry in bundle.release.files:
+            if file_sha256(new / entry.name) != entry.sha256:
+                raise OutOfRoomError(f"{new / entry.name} does not read back as it was written: check the disk.")
+        os.sync()
+        if directory.exists():
+            _exchange(new, directory)
+            shutil.rmtree(new)
+        else:
+            new.rename(directory)
+
+    def _foreign(self, directory: Path, last: Release | None) -> list[str]:
+        """Return what lies in the folder and is not ours: kept, whatever it is."""
+        if not directory.exists():
+            return []
+        ours = {ATTRIBUTES, RELEASE, *(f.name for f in last.files)} if last else {ATTRIBUTES}
+        return sorted({p.name for p in directory.iterdir()} - ours)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let one process at a time write below the root; the lock is the directory itself and leaves nothing."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInputError(f"{self.root} cannot be made: {error.strerror}. Publish to another folder.") from error
+        descriptor = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _attributes(directory: Path, last: Release | None, release: Release) -> str:
+    """Return the new .gitattributes, the old one where somebody changed it by hand."""
+    try:
+        found = (directory / ATTRIBUTES).read_text()
+    except FileNotFoundError:
+        return gitattributes.render(release)
+    return gitattributes.render(release) if last and found == gitattributes.render(last) else found
+
+
+def _same(directory: Path, bundle: Bundle) -> bool:
+    """Whether the folder holds this very release already, every byte of it."""
+    try:
+        if (directory / RELEASE).read_bytes() != bundle.contents[RELEASE]:
+            return False
+        return (directory / ATTRIBUTES).exists() and all(
+            (directory / f.name).stat().st_size == f.size and file_sha256(directory / f.name) == f.sha256
+            for f in bundle.release.files
+        )
+    except OSError:
+        return False
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two directories in one step (renameat2(2)), or in two where the system knows no such call."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.renameat2(AT_FDCWD, bytes(new), AT_FDCWD, bytes(old), RENAME_EXCHANGE) == 0:
+            return
+    aside = old.with_name(f".{old.name}.old")
+    old.rename(aside)
+    new.rename(old)
+    aside.rename(new)

@@ -1,0 +1,96 @@
+"""The results of one model, turned into the files of one commit."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import __version__, card, plot, testlog
+from pipeline.quantize import QUANT
+from pipeline.result import FileEntry, Release
+from pipeline.store import canonical, digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.job import Steps
+    from pipeline.result import Result
+    from pipeline.store import Store
+
+RELEASE = "release.json"
+CARD = "README.md"
+LOG = "test.log"
+PLOT = "quality.svg"
+
+Content = Path | bytes
+"""A file of a release: where it lies, or what is in it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A release and its files, `release.json` among them; nothing of it is published yet."""
+
+    release: Release
+    contents: dict[str, Content]
+
+
+def release_id(steps: Steps) -> str:
+    """Name the release that these steps lead to: 16 hex digits, known before the first step runs."""
+    model = steps.model
+    inputs = [
+        model.repo,
+        [(model.file_name(r.name), digest_of(steps.quant(r))) for r in model.recipes],
+        digest_of(steps.logits),
+        model.card,
+        asdict(model.gates),
+    ]
+    return hashlib.sha256(canonical(inputs)).hexdigest()[:16]
+
+
+def assemble(store: Store, steps: Steps, results: Sequence[Result]) -> Bundle:
+    """Put together what goes onto the target: the quants that passed, the card and all that belongs to it.
+
+    `results` are in the order of the matrix and share their provenance. A folder's own licence files are copied.
+    """
+    directory = steps.source.open(store)
+    provenance = results[0].provenance
+    weights: dict[str, Content] = {
+        r.file.name: store.get(steps.quant(r.recipe)).file(QUANT) for r in results if not r.withheld
+    }
+    entries = {r.file.name: FileEntry(**r.file.model_dump(include={"name", "size", "sha256"})) for r in results}
+    weights[provenance.imatrix.name] = store.get(steps.imatrix).file(provenance.imatrix.name)
+    entries[provenance.imatrix.name] = provenance.imatrix
+    draft = Release(
+        id=release_id(steps),
+        repo=steps.model.repo,
+        base_model=steps.source.id,
+        pipeline=__version__,
+        provenance=provenance,
+        results=tuple(results),
+        files=(),
+    )
+    texts: dict[str, Content] = {name: (directory / name).read_bytes() for name in steps.source.licences}
+    texts |= _pages(draft, steps, directory / CARD)
+    contents = weights | texts
+    files = tuple(entries.get(name) or _entry(name, contents[name]) for name in sorted(contents))
+    release = draft.model_copy(update={"files": files})
+    contents[RELEASE] = (release.model_dump_json(indent=1) + "\n").encode()
+    return Bundle(release, contents)
+
+
+def _pages(release: Release, steps: Steps, source_card: Path) -> dict[str, Content]:
+    """Render card, log and plot. The original style has no plot: its card is the source's and a footer."""
+    original = source_card.read_bytes().decode("utf-8", "replace") if source_card.is_file() else None
+    log = testlog.render_log(release).encode()
+    if steps.model.card == "footer":
+        return {CARD: card.render_footer(release, original).encode(), LOG: log}
+    picture = {PLOT: plot.draw(release).encode()} if release.published else {}
+    page = card.render(release, original, PLOT if picture else None, steps.source.licences)
+    return {CARD: page.encode(), LOG: log, **picture}
+
+
+def _entry(name: str, content: Content) -> FileEntry:
+    assert isinstance(content, bytes), "files on disk come with their entry"
+    return FileEntry(name=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -1,0 +1,82 @@
+"""Plans and results for people: aligned text for a terminal, Markdown for a job's summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline import units
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.plan import Plan
+    from pipeline.result import Result
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+NUMERIC = "0123456789-"
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def plan_table(plan: Plan) -> str:
+    lines = []
+    for model in plan.models:
+        at = f" @ {model.revision[:12]}" if model.revision else ""
+        lines.append(f"{model.source}{at} → {model.repo}, release {model.release}")
+        lines += _aligned([(f"  {job.id}", job.action, job.reason) for job in model.jobs])
+    jobs = [job for model in plan.models for job in model.jobs]
+    run = sum(job.action == "run" for job in jobs)
+    lines.append(f"{len(jobs)} jobs, {run} to run" if jobs else "Nothing to do.")
+    return "\n".join(lines)
+
+
+def results_table(results: Sequence[Result]) -> str:
+    """Lay out a line a result: measured figures only, a dash where nothing was measured."""
+    head = ("quant", "size", "bits", "mean KLD", "99.9 % KLD", "same top", "PPL ratio", "tokens/s", "")
+    return "\n".join(_aligned([head, *(_row(r) for r in results)]))
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Render results as Markdown, a table a model."""
+    models: dict[str, list[tuple[str, ...]]] = {}
+    for result in results:
+        models.setdefault(result.provenance.source, []).append(_row(result))
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown, and every value is ours
+    )  # fmt: skip
+    return environment.get_template("summary.md.j2").render(models=models)
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    quality, speed = result.quality, result.speed
+    figures = ("–",) * 4
+    if quality is not None:
+        figures = (
+            f"{quality.mean_kld.value:.4f} ± {quality.mean_kld.interval:.4f}",
+            f"{quality.p999_kld:.3f}",
+            f"{quality.same_top.value:.1f} %",
+            f"{quality.ppl_ratio.value:.4f}",
+        )
+    rate = f"{speed.generation_rate.value:.1f}" if speed else "–"
+    state = f"withheld: {'; '.join(v.seen for v in result.failures)}" if result.withheld else "passed"
+    return (
+        result.quant,
+        units.size(result.file.size).replace(NO_BREAK, " "),
+        f"{result.file.bits_per_weight:.2f}",
+        *figures,
+        rate,
+        state,
+    )
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Pad columns to their widest cell: numbers to the right, words to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = [all(row[i][:1] in (*NUMERIC, "–") for row in rows[1:]) and len(rows) > 1 for i in range(len(widths))]
+    return [
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in rows
+    ]

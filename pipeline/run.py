@@ -1,0 +1,192 @@
+"""The commands as functions: look first, refuse early, then run what is missing and publish what passed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from pipeline import disk, job, release, source
+from pipeline.errors import BadInputError, HubError, PipelineError
+from pipeline.plan import State
+from pipeline.result import Result
+from pipeline.store import digest_of
+from pipeline.toolchain import LlamaSource, Toolchain, architectures, has_cuda
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pipeline.job import Steps
+    from pipeline.matrix import Matrix
+    from pipeline.model import Model
+    from pipeline.publish.folder import Folder
+    from pipeline.result import Recipe
+    from pipeline.store import Store
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where work is done: the store, the results' directory, the target."""
+
+    store: Store
+    results: Path
+    target: Folder
+
+
+def toolchain_of(matrix: Matrix, *, cuda: bool | None = None) -> Toolchain:
+    """Return the matrix's toolchain for this machine. `cuda`: forced on or off, else as the machine is."""
+    return Toolchain(LlamaSource(matrix.llama_cpp), has_cuda() if cuda is None else cuda)
+
+
+def look(models: Sequence[Model], toolchain: Toolchain, matrix_file: Path) -> list[Steps]:
+    """Look at every model, without any work.
+
+    Raises one error for all models that cannot be made, a line each, at their place in the matrix: `BadInputError`,
+    or `HubError` where nothing worse is wrong than that the Hub was not to be reached.
+    """
+    works, failures = [], []
+    for model in models:
+        try:
+            works.append(job.Steps(model, source.look(model), toolchain))
+        except (BadInputError, HubError) as error:
+            failures.append((f"{matrix_file}:{model.line}: {error}", type(error)))
+    if failures:
+        worst: type[PipelineError] = BadInputError if any(t is BadInputError for _, t in failures) else HubError
+        raise worst("\n".join(message for message, _ in failures))
+    return works
+
+
+def refuse_early(store: Store, works: Sequence[Steps], folder: Path | None) -> None:
+    """Refuse what cannot end well, before the first long step: unknown architectures, too little disk."""
+    if not works:
+        return
+    known = architectures(store.get(works[0].toolchain.source))
+    problems = []
+    for steps in works:
+        try:
+            source.check_architecture(steps.source, known)
+        except BadInputError as error:
+            problems.append(str(error))
+    if problems:
+        raise BadInputError("\n".join(problems))
+    disk.check(store, works, folder)
+
+
+def state(shop: Workshop, steps: Steps) -> State:
+    """Gather what a plan wants to know of a model."""
+    shared = job.missing(shop.store, steps.preparation)
+    recipes = steps.model.recipes
+    return State(
+        revision=steps.source.revision,
+        release_id=release.release_id(steps),
+        artifacts={r.name: digest_of(steps.quant(r)) for r in recipes},
+        missing={r.name: shared + job.missing(shop.store, steps.job(r)) for r in recipes},
+        last=shop.target.last(steps.model.repo),
+    )
+
+
+def run_model(shop: Workshop, steps: Steps, wanted: Sequence[Recipe]) -> list[Result]:
+    """Run the wanted jobs of one model and release what it has; return the results in the matrix's order.
+
+    Quants of the matrix that are not wanted now but whole in the store go into the release as well, so that a run
+    of one quant never takes the others from a release.
+
+    Raises `BadInputError` where the last release has a quant that is neither wanted nor in the store.
+    """
+    model, store = steps.model, shop.store
+    ready = [r for r in model.recipes if r not in wanted and not job.missing(store, steps.job(r))]
+    last = shop.target.last(model.repo)
+    if last is not None:
+        held = {r.name for r in [*wanted, *ready]}
+        if lost := [
+            r.name for r in model.recipes if r.name not in held and r.name in {q.quant for q in last.published}
+        ]:
+            raise BadInputError(
+                f"{model.repo} has {', '.join(lost)}, made from other inputs or no longer in the store, and this run"
+                " would drop them. Run it without --only, or take them out of matrix.yml."
+            )
+    provenance = job.prepare(store, steps)
+    results = [
+        save(shop.results, job.run(store, steps, recipe, provenance))
+        for recipe in model.recipes
+        if recipe in wanted or recipe in ready
+    ]
+    publish(shop, steps, results)
+    return results
+
+
+def publish(shop: Workshop, steps: Steps, results: Sequence[Result]) -> None:
+    """Release what passed; with nothing that passed, leave the target as it is."""
+    display = shop.store.display
+    for result in results:
+        for verdict in result.failures:
+            display.say(f"{result.job} is withheld: {verdict.seen}. {verdict.advice}")
+    if all(result.withheld for result in results):
+        display.say(f"{steps.model.repo}: nothing passed, so nothing is released.")
+        return
+    where = shop.target.publish(release.assemble(shop.store, steps, results))
+    display.say(f"{steps.model.repo}: {where}")
+
+
+def result_path(directory: Path, job_id: str) -> Path:
+    owner, _, rest = job_id.partition("/")
+    name, _, quant = rest.partition(":")
+    return directory / f"{owner}--{name}--{quant}.json"
+
+
+def save(directory: Path, result: Result) -> Result:
+    """Write a result as its one JSON file, whole or not at all, and return it."""
+    path = result_path(directory, result.job)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"{directory} cannot be made: {error.strerror}. Name another with --results.") from error
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)
+    return result
+
+
+def load(paths: Iterable[Path]) -> list[Result]:
+    """Read result files.
+
+    Raises `BadInputError` for a file that is none.
+    """
+    results = []
+    for path in paths:
+        try:
+            results.append(Result.model_validate_json(path.read_bytes()))
+        except (OSError, ValidationError) as error:
+            raise BadInputError(f"{path} is no result of this version of the pipeline. Run its job again.") from error
+    return results
+
+
+def results_of(directory: Path, steps: Steps) -> list[Result]:
+    """Read the results of every job of a model.
+
+    Raises `BadInputError` where one is missing or was made from other inputs than the matrix names now.
+    """
+    model = steps.model
+    paths = {r.name: result_path(directory, model.job(r.name)) for r in model.recipes}
+    if absent := [model.job(name) for name, path in paths.items() if not path.exists()]:
+        raise BadInputError(
+            f"{directory} holds no result of {', '.join(absent)}. Run `python -m pipeline job {absent[0]}` first."
+        )
+    results = load(paths.values())
+    stale = [
+        r.job for r, recipe in zip(results, model.recipes, strict=True) if r.artifact != digest_of(steps.quant(recipe))
+    ]
+    if stale:
+        raise BadInputError(
+            f"The results of {', '.join(stale)} were made from other inputs than the matrix names now."
+            f" Run `python -m pipeline job {stale[0]}` again."
+        )
+    if len({r.provenance.model_dump_json() for r in results}) > 1:
+        raise BadInputError(
+            f"The results of {model.source} were measured in different ways, so that one card cannot hold them."
+            " Run its jobs again."
+        )
+    return results

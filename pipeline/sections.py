@@ -1,0 +1,223 @@
+"""The sections of a card: each a function from a release to Markdown, with all that is foreign escaped."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from textwrap import fill
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from pipeline import ladder, tables, units
+from pipeline.markdown import code, fence, inline, plain
+from pipeline.notice import licence as licence_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.result import Answer, Offload, Provenance, Recipe, Release, TextUse, Verdict
+    from pipeline.sourcecard import SourceCard
+
+HUB = "https://huggingface.co"
+
+_LONGEST_ANSWER = 8_000
+_WIDTH = 88
+
+
+def base(release: Release) -> str:
+    return f"[{inline(release.base_model)}]({HUB}/{quote(release.base_model)})"
+
+
+def source_url(provenance: Provenance, view: str, path: str) -> str:
+    return f"{HUB}/{quote(provenance.source)}/{view}/{provenance.revision or 'main'}/{quote(path)}"
+
+
+def _link(name: str) -> str:
+    return f"[{inline(name)}]({quote(name)})"
+
+
+def verdict(release: Release) -> str:
+    count = f"{len(release.published)} of {len(release.results)} quants published"
+    if not release.withheld:
+        return f"**{count}.**"
+    why = "; ".join(f"{r.quant} ({inline(r.failures[0].check)})" for r in release.withheld)
+    return f"**{count}, {len(release.withheld)} withheld:** {why}."
+
+
+def licence(source: SourceCard, files: Sequence[str]) -> str:
+    name = licence_name(source.metadata)
+    if name:
+        named = f"Licence of the source: {code(name)}."
+    else:
+        named = "The source names no licence that could be read." if source.problem else "The source names no licence."
+    return f"{named} Copied from the source: {', '.join(map(_link, files))}." if files else named
+
+
+class Example(NamedTuple):
+    """How to name one file of the release, each quoted for a shell."""
+
+    quant: str
+    tag: str
+    """repo:quant, for llama.cpp and Ollama."""
+    lms: str
+    """repo@quant, for LM Studio."""
+    file: str
+
+
+def example(release: Release) -> Example | None:
+    """A file that its tag leads to; Q4_K_M where there is one, which is what -hf takes by default."""
+    tags = tables.tags(release)
+    ranked = sorted((r for r in release.published if tags[r.quant]), key=lambda r: r.quant != "Q4_K_M")
+    if not ranked:
+        return None
+    quant, repo = ranked[0].quant, release.repo
+    names = (f"{repo}:{quant}", f"{repo}@{quant.lower()}", ranked[0].file.name)
+    return Example(quant, *map(shlex.quote, names))
+
+
+def protocol(release: Release) -> list[str]:
+    provenance = release.provenance
+    own = provenance.reference_quality
+    qualities = [quality for _, quality in ladder.measured(release.published)] or [own]
+    places = list(dict.fromkeys(_place(quality.offload) for quality in qualities))
+    speeds = list(
+        dict.fromkeys(
+            (s.prompt_tokens, s.generated_tokens, s.repetitions, s.threads) for r in release.published if (s := r.speed)
+        ),
+    )
+    floor = units.significant(ladder.noise_floor(provenance), 2)
+    mean, top = units.plus_minus(own.mean_kld), units.percent(own.same_top.value)
+    reference = f"{_main_type(provenance)} ({units.size(provenance.reference.size)}, not published)"
+    lines = [
+        f"**Reference:** the source converted to GGUF as {reference}, by the same llama.cpp.",
+        (
+            f"**Divergence and perplexity:** `llama-perplexity --kl-divergence`, {' or '.join(places)}. Every file over"
+            f" the same text: {_text(provenance.evaluation)}."
+        ),
+        (
+            f"**Noise floor:** the reference against its own logits reads a mean KLD of {mean},"
+            f" and the same top token {top} of the time. A difference of less than {floor},"
+            " from the reference or between two files, is none."
+        ),
+    ]
+    for prompt, generated, repetitions, threads in speeds:
+        lines.append(
+            f"**Speed:** `llama-bench`, a prompt of {prompt} tokens / {generated} generated tokens, mean of"
+            f" {repetitions} runs, {threads} threads.",
+        )
+    machines = tables.machines(release)
+    for number, (machine, offload) in enumerate(machines, start=1):
+        mark = f" ({number})" if len(machines) > 1 else ""
+        lines.append(f"**Machine{mark}:** {inline(machine)}; {_place(offload)}.")
+    return lines
+
+
+def passed(release: Release) -> list[str]:
+    """The checks that every published file passed, in the order they ran."""
+    verdicts = [verdict for result in release.published for verdict in result.verdicts]
+    warned = {verdict.check for verdict in verdicts if verdict.outcome != "pass"}
+    return [inline(check) for check in dict.fromkeys(v.check for v in verdicts) if check not in warned]
+
+
+def warnings(release: Release) -> list[str]:
+    return [
+        f"{code(result.quant)}, {inline(verdict.check)}: {_sentences(verdict)}"
+        for result in release.published
+        for verdict in result.verdicts
+        if verdict.outcome == "warn"
+    ]
+
+
+def withheld(release: Release) -> list[str]:
+    return [
+        f"{code(result.quant)} ({units.size(result.file.size)}), {inline(verdict.check)}: {_sentences(verdict)}"
+        for result in release.withheld
+        for verdict in result.failures
+    ]
+
+
+def fallbacks(release: Release) -> list[str]:
+    lines = []
+    for result in release.published:
+        swaps = Counter((f.wanted, f.used) for f in result.file.fallbacks)
+        if swaps:
+            parts = (f"{n} of {wanted} as {used}" for (wanted, used), n in swaps.most_common())
+            tensors = sum(result.file.types.values())
+            lines.append(
+                f"{code(result.quant)}: {swaps.total()} of {tensors} tensors ({inline(', '.join(parts))}),"
+                f" {result.file.bits_per_weight:.2f} bits per weight",
+            )
+    return lines
+
+
+def answers(release: Release) -> list[tuple[str, str]]:
+    """Title and text of every answer, the reference's first."""
+    provenance = release.provenance
+    reference = provenance.reference_answer
+    blocks = [(f"The reference ({_main_type(provenance)})", _answer(reference, provenance))]
+    for result in release.published:
+        same = result.answer.text == reference.text
+        text = "Word for word the reference's answer." if same else _answer(result.answer, provenance)
+        blocks.append((code(result.quant), text))
+    return blocks
+
+
+def origin(release: Release) -> list[str]:
+    p = release.provenance
+    at = f"{base(release)} at "
+    if p.revision:
+        at += f"[{code(p.revision)}]({HUB}/{quote(p.source)}/tree/{p.revision})"
+    else:
+        at += "no commit: it was given as a directory"
+    flags = f", built with {' '.join(map(code, p.flags))}" if p.flags else ""
+    return [
+        f"Source: {at}; digest of its files {code(p.source_digest)}",
+        f"llama.cpp: {code(p.llama_cpp)} from {inline(p.llama_cpp_origin)}{flags}",
+        f"Calibration: {_text(p.calibration)}",
+        f"imatrix: {_link(p.imatrix.name)}, {p.imatrix_entries} tensors, SHA-256 {code(p.imatrix.sha256)}",
+        f"Release: {code(release.id)}, made by llm-quantizer {inline(release.pipeline)}",
+    ]
+
+
+def recipes(release: Release) -> list[str]:
+    return [f"{code(result.quant)}: {_recipe(result.recipe)}" for result in release.published]
+
+
+def _recipe(recipe: Recipe) -> str:
+    parts = [f"type {code(recipe.base)}"]
+    if recipe.token_embedding:
+        parts.append(f"token embedding {code(recipe.token_embedding)}")
+    if recipe.output:
+        parts.append(f"output {code(recipe.output)}")
+    parts += [f"{code(pattern)} as {code(used)}" for pattern, used in recipe.tensors.items()]
+    if recipe.pure:
+        parts.append("pure: every tensor of that type")
+    parts.append("with the imatrix" if recipe.imatrix else "without the imatrix")
+    return ", ".join(parts)
+
+
+def _place(offload: Offload) -> str:
+    if offload.layers == 0:
+        return "all layers on the CPU"
+    return f"{offload.layers} of {offload.of} layers on the GPU"
+
+
+def _text(use: TextUse) -> str:
+    return f"{use.chunks} chunks of {use.context} tokens of {inline(use.name)} (SHA-256 {code(use.sha256)})"
+
+
+def _main_type(provenance: Provenance) -> str:
+    """The type of most of the reference's weights: its norms are F32 in any case."""
+    types = {name: n for name, n in provenance.reference.types.items() if name != "F32"}
+    return max(types, key=lambda name: types[name], default="F32")
+
+
+def _answer(answer: Answer, provenance: Provenance) -> str:
+    lines = plain(answer.text[:_LONGEST_ANSWER]).split("\n")
+    text = "\n".join(fill(line, _WIDTH, break_long_words=False, break_on_hyphens=False) for line in lines)
+    end = "" if answer.stopped else f"\n\nCut off at {provenance.max_tokens} tokens."
+    return fence(text) + end
+
+
+def _sentences(verdict: Verdict) -> str:
+    return " ".join(f"{inline(part).rstrip('.')}." for part in (verdict.seen, verdict.advice) if part.strip())

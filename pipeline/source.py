@@ -1,0 +1,258 @@
+"""The model as its authors published it: looked at before any work, fetched at one revision, safetensors only."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline import safetensors
+from pipeline.errors import BadInputError, HubError
+from pipeline.result import FileEntry
+from pipeline.store import canonical, digest_of, file_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.model import Model
+    from pipeline.progress import Task
+    from pipeline.store import Store
+
+# What converting needs besides the weights. Nothing that runs: no *.py, no pickles.
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "tokenizer*.model",
+    "*.tiktoken",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.*",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
+    "params.json",
+    "README.md",
+)
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+BYTES_PER_WEIGHT = {"float32": 4, "float64": 8, "float8_e4m3fn": 1}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was learnt about a model before its weights were touched."""
+
+    id: str
+    """owner/name"""
+    revision: str | None
+    """Commit on the Hub, 40 hex digits; None for a directory given by path without one."""
+    path: Path | None
+    """The directory that stands in for a download."""
+    files: tuple[FileEntry, ...]
+    """Every file that is used. On the Hub the small ones have no sha256 (empty): the revision fixes them."""
+    weights: tuple[str, ...]
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.id.split("/")[1]
+
+    @property
+    def architecture(self) -> str:
+        return str((self.config.get("architectures") or ["?"])[0])
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(f.size for f in self.files if f.name in self.weights)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, estimated from the files' sizes and the type that config.json gives."""
+        dtype = str(self.config.get("dtype") or self.config.get("torch_dtype") or "bfloat16")
+        return self.weight_bytes // BYTES_PER_WEIGHT.get(dtype, 2)
+
+    @property
+    def vocabulary(self) -> int:
+        text = self.config.get("text_config") or self.config
+        return int(text.get("vocab_size") or self.config.get("vocab_size") or 0)
+
+    @property
+    def licences(self) -> list[str]:
+        return sorted(f.name for f in self.files if _matches(f.name, LICENCES))
+
+    @cached_property
+    def digest(self) -> str:
+        """What the source's bytes are known by to every later step."""
+        if self.path is None:
+            return digest_of(Snapshot(self))
+        return hashlib.sha256(canonical([self.id, {f.name: f.sha256 for f in self.files}])).hexdigest()
+
+    def open(self, store: Store) -> Path:
+        """Return the directory with the files, downloading them where that is still to be done."""
+        return self.path or store.get(Snapshot(self)).path
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A source on the Hub, downloaded at its revision."""
+
+    source: Source
+    kind: ClassVar[str] = "source"
+    resumable: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        return f"{self.source.id}: download"
+
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "source": self.source.id,
+            "revision": self.source.revision,
+            "files": sorted(f.name for f in self.source.files),
+        }
+
+    def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
+        from huggingface_hub import hf_hub_download
+
+        done, total = 0, sum(f.size for f in self.source.files)
+        for file in self.source.files:
+            task.advance(done / total, file.name)
+            with hub_sentences(self.source.id, self.source.revision):
+                hf_hub_download(self.source.id, file.name, revision=self.source.revision, local_dir=room)
+            if (room / file.name).stat().st_size != file.size or (
+                file.sha256 and file_sha256(room / file.name) != file.sha256
+            ):
+                (room / file.name).unlink()
+                raise HubError(
+                    f"{self.source.id}: {file.name} came with other bytes than the Hub lists. Run again;"
+                    " if it happens again, the proxy or mirror in HF_ENDPOINT is to blame."
+                )
+            done += file.size
+        # The client's notes for resuming; what they were for is done.
+        shutil.rmtree(room / ".cache", ignore_errors=True)
+
+
+def look(model: Model) -> Source:
+    """Look at a model without touching its weights: from its directory, else from the Hub.
+
+    Raises `BadInputError` where it cannot be quantized (pickles only, shards missing, gated, not there) and
+    `HubError` where the Hub cannot be reached.
+    """
+    return _look_at_directory(model, model.path) if model.path else _look_at_hub(model)
+
+
+def check_architecture(source: Source, known: frozenset[str] | None) -> None:
+    """Raise `BadInputError` for an architecture that the pinned converter does not know."""
+    if known is not None and source.architecture not in known:
+        raise BadInputError(
+            f"{source.id} is a {source.architecture}, and the pinned llama.cpp converts no such architecture."
+            " Pin a newer llama.cpp in matrix.yml if it was added since, or drop the model."
+        )
+
+
+def _look_at_directory(model: Model, path: Path) -> Source:
+    names = {p.name for p in path.iterdir() if p.is_file()}
+    where = f"{model.source} in {path}"
+    config = _config(path / "config.json", where)
+    index = _json(path / safetensors.INDEX, where) if safetensors.INDEX in names else None
+    weights = safetensors.weight_files(names, index, where)
+    held = {name: safetensors.read_header(path / name) for name in weights}
+    if index is not None:
+        for tensor, shard in index["weight_map"].items():
+            if tensor not in held[shard]:
+                raise BadInputError(
+                    f"{where}: the index puts {tensor} into {shard}, which does not hold it. Download both again."
+                )
+    files = tuple(
+        FileEntry(name=name, size=(path / name).stat().st_size, sha256=file_sha256(path / name))
+        for name in _used(names, weights)
+    )
+    return Source(model.source, model.revision, path, files, tuple(weights), config)
+
+
+def _look_at_hub(model: Model) -> Source:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    with hub_sentences(model.source, model.revision):
+        info = HfApi().model_info(model.source, revision=model.revision, files_metadata=True)
+    revision = str(info.sha)
+    listed = {s.rfilename: s for s in info.siblings or ()}
+    where = f"{model.source} at {revision[:12]}"
+    if "config.json" not in listed:
+        raise BadInputError(f"{where} has no config.json, so its architecture is unknown. Is it a model repo?")
+    with tempfile.TemporaryDirectory() as scratch, hub_sentences(model.source, revision):
+
+        def fetch(name: str) -> Path:
+            return Path(hf_hub_download(model.source, name, revision=revision, local_dir=scratch))
+
+        config = _config(fetch("config.json"), where)
+        index = _json(fetch(safetensors.INDEX), where) if safetensors.INDEX in listed else None
+    weights = safetensors.weight_files(set(listed), index, where)
+    files = tuple(
+        FileEntry(name=name, size=listed[name].size or 0, sha256=lfs.sha256 if (lfs := listed[name].lfs) else "")
+        for name in _used(set(listed), weights)
+    )
+    return Source(model.source, revision, None, files, tuple(weights), config)
+
+
+def _used(names: set[str], weights: list[str]) -> list[str]:
+    index = [safetensors.INDEX] if safetensors.INDEX in names else []
+    return sorted({*weights, *index, *(n for n in names if _matches(n, COMPANIONS + LICENCES))})
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return "/" not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _config(path: Path, where: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise BadInputError(f"{where} has no config.json, so its architecture is unknown. Is it a model's directory?")
+    return _json(path, where)
+
+
+def _json(path: Path, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadInputError(f"{where}: {path.name} is not JSON ({error}). Download it again.") from error
+    if not isinstance(value, dict):
+        raise BadInputError(f"{where}: {path.name} holds no JSON object. Download it again.")
+    return value
+
+
+@contextmanager
+def hub_sentences(repo: str, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into sentences; the one table of them."""
+    import httpx2
+    from huggingface_hub import errors
+
+    at = f" at {revision[:12]}" if revision else ""
+    try:
+        yield
+    except errors.GatedRepoError as error:  # before RepositoryNotFoundError, which it derives from
+        raise BadInputError(
+            f"{repo} is gated: accept its terms on its page on the Hub with the account whose token is in HF_TOKEN"
+            " (or log in with `hf auth login`), then run again."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise BadInputError(
+            f"The Hub has no repo {repo}, or it is private and HF_TOKEN may not see it. Check the spelling, or set"
+            " HF_TOKEN."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise BadInputError(f"{repo} has no revision {revision}. Check `revision` in matrix.yml.") from error
+    except errors.EntryNotFoundError as error:
+        raise BadInputError(f"{repo}{at} lacks a file that was listed: {error}. Run again.") from error
+    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, httpx2.HTTPError, ConnectionError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HubError(
+            f"The Hub could not be asked for {repo}{at}: {reason}. Check the network and HF_ENDPOINT, then run again;"
+            " what was downloaded is kept."
+        ) from error

@@ -1,0 +1,248 @@
+"""Content-addressed artifacts on disk, each made once, by one maker at a time, and never changed.
+
+    <store>/<kind>/<digest>/          the artifact: its files and `artifact.json`
+    <store>/.rooms/<kind>-<digest>/   where it is made; renamed into place when it is whole
+    <store>/.locks/<digest>           held (flock) by the one process that makes it
+
+The digest is sha256 over the canonical JSON of a step's kind and inputs: it is known before the step runs.
+A process that is killed loses its lock and leaves at most a room behind: the next maker of the same artifact
+starts from an empty room, or goes on in the old one where the step can resume.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pipeline.errors import BadInputError, disk_errors
+from pipeline.result import FileEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from pipeline.progress import Display, Task
+
+MANIFEST = "artifact.json"
+READ_BYTES = 1 << 22
+
+
+class Step(Protocol):
+    """A way to make one artifact. Frozen: its inputs are its identity."""
+
+    kind: ClassVar[str]
+    resumable: ClassVar[bool]
+    """Whether a room that an interrupted maker left is worth going on in."""
+
+    @property
+    def label(self) -> str:
+        """What a person reads while it runs."""
+
+    def inputs(self) -> dict[str, Any]:
+        """Everything that goes into the artifact, as JSON; artifacts by their digest."""
+
+    def make(self, room: Path, store: Store, task: Task) -> None:
+        """Write the artifact's files into `room`."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A directory in the store: `path`, and what its manifest says."""
+
+    path: Path
+    kind: str
+    digest: str
+    label: str
+    seconds: float
+    """How long it took to make."""
+    files: dict[str, FileEntry]
+    """Every file by its path relative to the artifact."""
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes on disk, without the manifest."""
+        return sum(entry.size for entry in self.files.values())
+
+    def last_used(self) -> float:
+        """Seconds since the epoch."""
+        return (self.path / MANIFEST).stat().st_mtime
+
+
+def canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def digest_of(step: Step) -> str:
+    """Return the 64 hex digits that name the step's artifact."""
+    return hashlib.sha256(canonical({"kind": step.kind, "inputs": step.inputs()})).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Store:
+    """The artifacts under `root`. Many processes may use one store at the same time."""
+
+    def __init__(self, root: Path, display: Display) -> None:
+        self.root = root
+        self.display = display
+        try:
+            for name in (".rooms", ".locks"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInputError(
+                f"The store {root} cannot be used: {error.strerror}. Name another directory with --store"
+                " or LLM_QUANTIZER_STORE."
+            ) from error
+
+    def find(self, step: Step) -> Artifact | None:
+        """Return the step's artifact if it is there and whole."""
+        return self._read(step.kind, digest_of(step))
+
+    def get(self, step: Step) -> Artifact:
+        """Return the step's artifact, making it first where it is missing.
+
+        While another process makes the same one, waits for it.
+        """
+        digest = digest_of(step)
+        artifact = self._read(step.kind, digest)
+        if artifact is None:
+            with self._lock(digest, waiting=step.label):
+                artifact = self._read(step.kind, digest) or self._make(step, digest)
+        os.utime(artifact.path / MANIFEST)
+        return artifact
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `gc` away for as long as artifacts are read: hold this around any use of `get`."""
+        with self._users().open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    def artifacts(self) -> list[Artifact]:
+        """Return every whole artifact, the least recently used first."""
+        found = [
+            artifact
+            for kind in self.root.iterdir()
+            if kind.is_dir() and not kind.name.startswith(".")
+            for entry in kind.iterdir()
+            if (artifact := self._read(kind.name, entry.name)) is not None
+        ]
+        return sorted(found, key=lambda a: (a.last_used(), a.digest))
+
+    def gc(self, max_size: int) -> list[Artifact]:
+        """Drop what interrupted makers left, then the least recently used until `max_size` bytes remain.
+
+        Returns the artifacts that were dropped. Raises `BadInputError` while a run uses the store.
+        """
+        with self._users().open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInputError(
+                    f"The store {self.root} is in use by a run. Wait until it ends, then run gc again."
+                ) from error
+            for leftover in (self.root / ".rooms").iterdir():
+                shutil.rmtree(leftover)
+            kept = self.artifacts()
+            size = sum(a.size for a in kept)
+            dropped = []
+            for artifact in kept:
+                if size <= max_size:
+                    break
+                self._drop(artifact.path)
+                size -= artifact.size
+                dropped.append(artifact)
+            return dropped
+
+    def _users(self) -> Path:
+        return self.root / ".locks" / "users"
+
+    def _read(self, kind: str, digest: str) -> Artifact | None:
+        path = self.root / kind / digest
+        try:
+            manifest = json.loads((path / MANIFEST).read_bytes())
+        except FileNotFoundError:
+            return None
+        files = {name: FileEntry(name=name, **entry) for name, entry in manifest["files"].items()}
+        if any(_size(path / name) != entry.size for name, entry in files.items()):
+            self.display.say(f"warning: {path} was changed from outside; it is made again.")
+            self._drop(path)
+            return None
+        return Artifact(path, kind, digest, manifest["label"], manifest["seconds"], files)
+
+    def _make(self, step: Step, digest: str) -> Artifact:
+        room = self.root / ".rooms" / f"{step.kind}-{digest}"
+        if not step.resumable and room.exists():
+            shutil.rmtree(room)
+        began = time.monotonic()
+        with self.display.step(step.label) as task, disk_errors(self.root, step.label):
+            room.mkdir(exist_ok=True)
+            try:
+                step.make(room, self, task)
+                self._seal(room, step, time.monotonic() - began)
+            except BaseException:
+                if not step.resumable:
+                    shutil.rmtree(room, ignore_errors=True)
+                raise
+            final = self.root / step.kind / digest
+            final.parent.mkdir(exist_ok=True)
+            room.rename(final)
+        artifact = self._read(step.kind, digest)
+        assert artifact is not None, "renamed into place just now, under the lock"
+        return artifact
+
+    def _seal(self, room: Path, step: Step, seconds: float) -> None:
+        """Write the manifest and bring every byte to the disk, so that only whole directories are renamed."""
+        files = {}
+        for path in sorted(p for p in room.rglob("*") if p.is_file() and not p.is_symlink()):
+            path.chmod(path.stat().st_mode & 0o555)
+            files[str(path.relative_to(room))] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
+        manifest = {
+            "label": step.label,
+            "inputs": step.inputs(),
+            "seconds": round(seconds, 1),
+            "files": files,
+        }
+        (room / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        os.sync()  # one call for thousands of files of a source tree as for one large file
+
+    def _drop(self, path: Path) -> None:
+        """Remove an artifact in one step as others see it: renamed away first, deleted then."""
+        grave = self.root / ".rooms" / f"dropped-{path.parent.name}-{path.name}-{os.getpid()}"
+        path.rename(grave)
+        shutil.rmtree(grave)
+
+    @contextmanager
+    def _lock(self, digest: str, waiting: str) -> Iterator[None]:
+        with (self.root / ".locks" / digest).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.display.say(f"{waiting}: another run is at it; waiting.")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def total_size(artifacts: Sequence[Artifact]) -> int:
+    return sum(artifact.size for artifact in artifacts)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

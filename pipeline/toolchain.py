@@ -1,0 +1,274 @@
+"""llama.cpp: fetched as the matrix pins it, built once a machine, and named for everything that it makes."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tarfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import psutil
+
+from pipeline import shell
+from pipeline.errors import ToolchainError
+from pipeline.model import GitSource, PathSource, Sdist
+from pipeline.store import canonical, digest_of, file_sha256
+
+if TYPE_CHECKING:
+    from pipeline.progress import Task
+    from pipeline.store import Artifact, Store
+
+TARGETS = (
+    "llama-quantize",
+    "llama-imatrix",
+    "llama-perplexity",
+    "llama-completion",
+    "llama-tokenize",
+    "llama-gguf-split",
+    "llama-bench",
+)
+# Without contraction into fused multiply-adds, quantizing gives the same bytes on any x86-64.
+FLAGS = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DCMAKE_C_FLAGS=-ffp-contract=off",
+    "-DCMAKE_CXX_FLAGS=-ffp-contract=off",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+    "-DLLAMA_BUILD_SERVER=OFF",
+    "-DLLAMA_CURL=OFF",
+    "-DLLAMA_OPENSSL=OFF",
+)
+# The tools find their libraries beside themselves, wherever the store moves them.
+PLACEMENT = ("-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON", "-DCMAKE_INSTALL_RPATH=$ORIGIN")
+# Nothing that is built or run comes from these, and they are most of the source's bytes.
+UNUSED = {"docs", "media", "models"}
+NOT_SOURCE = {".git", "build", "__pycache__"}
+
+
+@dataclass(frozen=True)
+class LlamaSource:
+    """The source tree of llama.cpp, under `tree/`."""
+
+    pin: Sdist | GitSource | PathSource
+    kind: ClassVar[str] = "llama.cpp"
+    resumable: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        return f"fetch llama.cpp {self.commit}"
+
+    @property
+    def commit(self) -> str:
+        """The commit, or `tree-<12 hex>` for a directory that the matrix names by path."""
+        return f"tree-{self._tree_digest[:12]}" if isinstance(self.pin, PathSource) else self.pin.commit
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people."""
+        match self.pin:
+            case Sdist(name=name, version=version, sha256=sha256):
+                return f"{name}=={version} from the package index, sha256 {sha256}"
+            case GitSource(url=url):
+                return url
+            case PathSource():
+                return "a local directory"
+
+    def inputs(self) -> dict[str, Any]:
+        match self.pin:
+            case Sdist(sha256=sha256, commit=commit):
+                return {"sha256": sha256, "commit": commit}
+            case GitSource(commit=commit):
+                return {"commit": commit}
+            case PathSource():
+                return {"tree": self._tree_digest}
+
+    def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
+        tree = room / "tree"
+        match self.pin:
+            case Sdist():
+                _unpack(_download(self.pin, room), self.pin, tree)
+            case GitSource(url=url, commit=commit):
+                tree.mkdir()
+                doing = f"fetching {url} at {commit}"
+                for arguments in (
+                    ["init", "--quiet"],
+                    ["fetch", "--quiet", "--depth", "1", url, commit],
+                    ["checkout", "--quiet", "FETCH_HEAD"],
+                ):
+                    shell.run(["git", *arguments], cwd=tree, doing=doing)
+                shutil.rmtree(tree / ".git")
+            case PathSource(path=path):
+                shutil.copytree(path, tree, ignore=shutil.ignore_patterns(*NOT_SOURCE, *UNUSED))
+        for name in UNUSED:
+            shutil.rmtree(tree / name, ignore_errors=True)
+        if not (tree / "convert_hf_to_gguf.py").is_file() or not (tree / "CMakeLists.txt").is_file():
+            raise ToolchainError(
+                f"{self.origin} holds no llama.cpp: convert_hf_to_gguf.py or CMakeLists.txt is missing."
+                " Check `llama_cpp` in matrix.yml."
+            )
+
+    @cached_property
+    def _tree_digest(self) -> str:
+        assert isinstance(self.pin, PathSource)
+        root = self.pin.path
+        tree: dict[str, str] = {}
+        for directory, names, files in os.walk(root):
+            names[:] = [name for name in names if name not in NOT_SOURCE | UNUSED]
+            for file in files:
+                path = Path(directory, file)
+                if path.is_file():
+                    tree[str(path.relative_to(root))] = file_sha256(path)
+        return hashlib.sha256(canonical(tree)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """The built tools, under `bin/`, for this machine."""
+
+    source: LlamaSource
+    cuda: bool
+    kind: ClassVar[str] = "toolchain"
+    resumable: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        return f"build llama.cpp {self.source.commit} for {'CUDA' if self.cuda else 'the CPU'}"
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of what decides the bytes that the tools make: source and flags, not the machine."""
+        return hashlib.sha256(canonical([self.source.inputs(), FLAGS])).hexdigest()
+
+    def inputs(self) -> dict[str, Any]:
+        return {"source": digest_of(self.source), "flags": FLAGS, "cuda": self.cuda, "machine": _processor()}
+
+    def make(self, room: Path, store: Store, task: Task) -> None:
+        tree = store.get(self.source).file("tree")
+        build = room / "build"
+        build.mkdir()
+        doing = f"building llama.cpp {self.source.commit}"
+        # Else CMake asks git, and git answers with the repository that happens to be around the store.
+        env = {"GIT_CEILING_DIRECTORIES": str(store.root)}
+        configure = [
+            _program("cmake"),
+            *("-S", tree, "-B", build, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_program('ninja')}"),
+            *FLAGS,
+            *PLACEMENT,
+            *("-DLLAMA_BUILD_NUMBER=0", f"-DLLAMA_BUILD_COMMIT={self.source.commit}"),
+            *(["-DGGML_CUDA=ON"] if self.cuda else []),
+        ]
+        shell.run(configure, cwd=build, env=env, doing=doing)
+
+        def watch(text: str) -> None:
+            if steps := re.findall(r"^\[(\d+)/(\d+)\]", text, re.MULTILINE):
+                done, total = map(int, steps[-1])
+                task.advance(done / total, f"{done} of {total} files")
+
+        compile_ = [_program("cmake"), "--build", build, "--target", *TARGETS]
+        shell.run(compile_, cwd=build, env=env, doing=doing, watch=watch)
+        (build / "bin").rename(room / "bin")
+        shutil.rmtree(build)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The tools, ready to run."""
+
+    directory: Path
+    converter: Path
+    """convert_hf_to_gguf.py"""
+    threads: int
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+
+def tools(store: Store, toolchain: Toolchain) -> Tools:
+    """Return the tools, building them where the store has none for this machine."""
+    built = store.get(toolchain)
+    source = store.get(toolchain.source)
+    return Tools(built.file("bin"), source.file("tree/convert_hf_to_gguf.py"), threads())
+
+
+def threads() -> int:
+    """Physical cores that this process may use: what inference and quantizing are fastest with."""
+    physical = psutil.cpu_count(logical=False) or 1
+    return min(physical, len(os.sched_getaffinity(0))) if sys.platform == "linux" else physical
+
+
+def has_cuda() -> bool:
+    """Whether a CUDA compiler and a working NVIDIA GPU are here."""
+    return bool(shutil.which("nvcc") and shutil.which("nvidia-smi") and Path("/dev/nvidia0").exists())
+
+
+def architectures(source: Artifact) -> frozenset[str] | None:
+    """Return the names of the architectures that the converter knows, as in a config.json's `architectures`.
+
+    Read from the table in llama.cpp's `conversion/__init__.py`, without running it; None where a llama.cpp of
+    another age keeps no such table, so that nothing can be said before the converter runs.
+    """
+    module = source.file("tree/conversion/__init__.py")
+    if not module.is_file():
+        return None
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "TEXT_MODEL_MAP" and node.value:
+            return frozenset(ast.literal_eval(node.value))
+    return None
+
+
+def _download(pin: Sdist, room: Path) -> Path:
+    """Fetch the source distribution by pip, which knows the machine's index and refuses another hash."""
+    requirement = f"{pin.name}=={pin.version}"
+    requirements = room / "requirements.txt"
+    requirements.write_text(f"{requirement} --hash=sha256:{pin.sha256}\n")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", pin.name]
+    command = [*pip, "--require-hashes", "--dest", room, "--requirement", requirements]
+    shell.run(command, cwd=room, doing=f"downloading {requirement} with sha256 {pin.sha256}")
+    requirements.unlink()
+    (archive,) = room.glob("*.tar.gz")
+    return archive
+
+
+def _unpack(archive: Path, pin: Sdist, tree: Path) -> None:
+    """Unpack llama.cpp out of the source distribution, and nothing else of it.
+
+    Its `.git` stays behind: it is a file that points at a repository that is not there, and makes Ninja
+    configure for ever.
+    """
+    inside = f"{archive.name.removesuffix('.tar.gz')}/vendor/llama.cpp/"
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if not member.name.startswith(inside):
+                continue
+            member.name = member.name.removeprefix(inside)
+            if member.name != ".git" and member.name.split("/")[0] not in UNUSED:
+                tar.extract(member, tree, filter="data")
+    archive.unlink()
+    if not tree.is_dir():
+        raise ToolchainError(f"{pin.name}=={pin.version} holds no vendor/llama.cpp. Check `llama_cpp` in matrix.yml.")
+
+
+def _program(name: str) -> str:
+    """Return CMake or Ninja: the machine's, else the one that came as a wheel with this environment."""
+    if found := shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent):
+        return found
+    raise ToolchainError(f"{name} was not found. Install it, or run `make setup`, which brings it as a wheel.")
+
+
+def _processor() -> str:
+    """Name the instruction set, since the tools are built for exactly this one (-march=native)."""
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return f"{platform.system()} {platform.machine()} {platform.processor()}"
+    flags = re.search(r"^(?:flags|Features)\s*: (.*)$", cpuinfo, re.MULTILINE)
+    features = " ".join(sorted(flags[1].split())) if flags else ""
+    return f"Linux {platform.machine()} {hashlib.sha256(features.encode()).hexdigest()[:16]}"

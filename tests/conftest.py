@@ -1,0 +1,85 @@
+"""What every test gets: golden files, and no network and no programs unless it says that it needs them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import matplotlib.font_manager  # noqa: F401 - its first import may run fc-list; from here on nothing may
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="rewrite the files under tests/golden")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "programs: starts programs that every machine has, such as python")
+
+
+@pytest.fixture
+def golden(request):
+    """`golden(name, text)` compares a text with a file under tests/golden; --update-golden rewrites it."""
+
+    def compare(name, text):
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="")
+        assert path.exists(), f"{path} is missing: run pytest with --update-golden"
+        assert text == path.read_bytes().decode("utf-8"), "if this is wanted: pytest --update-golden"
+
+    return compare
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """Connections reach this machine alone; a name that is not its own is not even looked up."""
+    connect, connect_ex, look_up = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded(call):
+        def checked(self, address):
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                _refuse_unless_local(address[0])
+            return call(self, address)
+
+        return checked
+
+    def checked_look_up(host, *args, **kwargs):
+        _refuse_unless_local(host)
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", checked_look_up)
+
+
+def _refuse_unless_local(host):
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost", socket.gethostname()):
+        return
+    try:
+        if ipaddress.ip_address(name).is_loopback or ipaddress.ip_address(name).is_unspecified:
+            return
+    except ValueError:
+        pass  # a name, and not this machine's
+    pytest.fail(f"a test may not connect to {name!r}: only to this machine")
+
+
+@pytest.fixture(autouse=True)
+def _no_programs(request, monkeypatch):
+    if request.node.get_closest_marker("real") or request.node.get_closest_marker("programs"):
+        return
+
+    def refuse(*args, **_kwargs):
+        pytest.fail(f"a test may not start a program unless marked `programs` or `real`: {args[-1:]}")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    for name in ("system", "posix_spawn", "posix_spawnp", "fork", "forkpty"):
+        if hasattr(os, name):
+            monkeypatch.setattr(os, name, refuse)
