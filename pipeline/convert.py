@@ -60,7 +60,7 @@ class Reference:
 
         converter = tools(store, self.toolchain).converter
         shell.run(
-            [sys.executable, "-I", converter, layout, "--outfile", room / REFERENCE, "--outtype", "auto"],
+            [sys.executable, converter, layout, "--outfile", room / REFERENCE, "--outtype", "auto"],
             cwd=room,
             env=OFFLINE,
             doing=f"converting {self.source.id}",

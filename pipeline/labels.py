@@ -13,6 +13,8 @@ _DIRECTIONS = 20
 _PASSES = 8
 _GAP = 3
 
+Spot = tuple[float, float]
+
 
 class Box(NamedTuple):
     """A rectangle in pixels, y upwards."""
@@ -31,6 +33,11 @@ class Box(NamedTuple):
     def grown(self, by: float) -> Box:
         return Box(self.left - by, self.bottom - by, self.right + by, self.top + by)
 
+    def with_point(self, point: Spot) -> Box:
+        """The smallest box around this one and a point."""
+        x, y = point
+        return Box(min(self.left, x), min(self.bottom, y), max(self.right, x), max(self.top, y))
+
     def nearest(self, x: float, y: float) -> tuple[float, float]:
         return min(max(x, self.left), self.right), min(max(y, self.bottom), self.top)
 
@@ -41,9 +48,6 @@ class Box(NamedTuple):
             and other.right <= self.right
             and other.top <= self.top
         )
-
-
-Spot = tuple[float, float]
 
 
 def place(points: Sequence[Spot], sizes: Sequence[Spot], taken: Sequence[Box], frame: Box) -> list[Box]:
@@ -98,7 +102,10 @@ def _cost_beside(box: Box, point: Spot, others: Sequence[tuple[Spot, Box]]) -> f
     grown = box.grown(_GAP)
     end = box.nearest(*point)
     cost = 0.0
+    reach = grown.with_point(point)
     for other_point, other in others:
+        if not reach.overlap(other.with_point(other_point)):
+            continue
         cost += _cost_of_cover(grown, other)
         other_end = other.nearest(*other_point)
         if _cross(point, end, other_point, other_end):

@@ -25,7 +25,9 @@ _MOST_OPEN = 200
 # One line that ends whatever HTML is still open before it, and shows nothing where nothing is: to a browser
 # it is one comment, unless it stands inside a tag, a quoted attribute or another comment, which it ends.
 _HTML_STOP = """<!-- ?> <!-- ]]> <!-- "> <!-- '> <!-- -->"""
-_RAW_TEXT = "</script></script></style></pre></textarea></title></xmp></iframe></noembed></noframes></noscript>"
+# The ends of what a browser reads as bare text, which may have swallowed the ends of Markdown's own elements.
+_TEXT_ENDS = "</script></script></style></pre></textarea></title></xmp></iframe></noembed></noframes></noscript>"
+_MARKDOWN_ENDS = "</table></a></em></strong></s></code></h1></h2></h3></h4></h5></h6>"
 _SENTINEL = "what follows is ours"
 
 
@@ -83,7 +85,8 @@ def closing(text: str) -> str | None:
     if _HTML.search(html):
         depth = max(block.level for block in blocks if block.type in ("html_block", "inline"))
         containers = "</li></ul></ol></blockquote>" * depth  # a tag left open may have swallowed their ends
-        end += f"\n\n{_HTML_STOP}{_RAW_TEXT}{''.join(f'</{name}>' for name in names)}{containers}\n"
+        named = "".join(f"</{name}>" for name in names)
+        end += f"\n\n{_HTML_STOP}{_TEXT_ENDS}{named}{_MARKDOWN_ENDS}{containers}\n"
     return end if _ends(text + end) else None
 
 

@@ -83,7 +83,7 @@ def assemble(store: Store, steps: Steps, results: Sequence[Result]) -> Bundle:
 def _pages(release: Release, steps: Steps, source_card: Path) -> dict[str, Content]:
     """Render card, log and plot. The original style has no plot: its card is the source's and a footer."""
     original = source_card.read_bytes().decode("utf-8", "replace") if source_card.is_file() else None
-    log = testlog.render_log(release).encode()
+    log = testlog.render(release).encode()
     if steps.model.card == "footer":
         return {CARD: card.render_footer(release, original).encode(), LOG: log}
     picture = {PLOT: plot.draw(release).encode()} if release.published else {}

@@ -47,6 +47,7 @@ HOSTILE = {
     "script": "<script>\nnever closed",
     "script in a comment": "<script>\n<!-- <script>\nnever closed",
     "style": "<style>\nbody { display: none",
+    "script in a heading": "a <script>\n=",
     "textarea": "<div><textarea>\n\nnever closed",
     "attribute": '<div title="never closed\n\nmore',
     "other attribute": "<div title='never closed\n\nmore",
@@ -103,6 +104,8 @@ class Reader(HTMLParser):
         self.open, self.seen = [], []
 
     def handle_starttag(self, tag, _attrs):
+        if self.open[-1:] == ["p"] and re.fullmatch(r"p|h\d|hr|ul|ol|div|pre|table|details|blockquote", tag):
+            self.open.pop()  # as a browser does it
         if tag not in ("br", "hr", "img", "input", "link", "meta"):
             self.open.append(tag)
 
@@ -309,7 +312,7 @@ def test_no_text_takes_long(text, shown):
     assert time.monotonic() - started < 20
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.one_of(
         st.text(),

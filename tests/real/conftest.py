@@ -1,0 +1,112 @@
+"""The real toolchain, built once into the machine's store, and tiny models in stores that are thrown away."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import models
+import platformdirs
+import pytest
+
+from pipeline import job, matrix, run
+from pipeline.progress import Display
+from pipeline.publish.folder import Folder
+from pipeline.store import Store
+from pipeline.toolchain import tools
+
+ROOT = Path(__file__).parent.parent.parent
+SHARED = ("toolchain", "llama.cpp")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.real)
+
+
+@pytest.fixture(scope="session")
+def toolchain():
+    return run.toolchain_of(matrix.load(ROOT / "matrix.yml"), cuda=False)
+
+
+@pytest.fixture(scope="session")
+def machine_store(toolchain):
+    """The store that this machine's runs use, with the toolchain in it."""
+    root = os.environ.get("LLM_QUANTIZER_STORE") or platformdirs.user_cache_dir("llm-quantizer")
+    store = Store(Path(root).absolute(), Display())
+    with store.in_use():
+        tools(store, toolchain)
+        yield store
+
+
+@pytest.fixture
+def store(machine_store, tmp_path):
+    """An empty store but for the toolchain."""
+    return empty_store(machine_store, tmp_path / "store")
+
+
+def empty_store(machine_store: Store, root: Path) -> Store:
+    root.mkdir()
+    for kind in SHARED:
+        (root / kind).symlink_to(machine_store.root / kind)
+    return Store(root, Display(io.StringIO()))
+
+
+@pytest.fixture(scope="session")
+def model_directory(tmp_path_factory):
+    """`model_directory(kind)` is the directory of a tiny model."""
+    root = tmp_path_factory.mktemp("models")
+    return lambda kind: (root / kind) if (root / kind).exists() else models.build(kind, root / kind)
+
+
+MATRIX = """\
+version: 1
+llama_cpp: {{sdist: llama-cpp-python==0.3.36, sha256: {sha256}, commit: "0c1e57098"}}
+defaults: {{organization: me, quants: [{quants}], max_tokens: 16, calibration_chunks: 4, evaluation_chunks: 2}}
+models:
+  - source: tiny/{kind}
+    path: {path}
+"""
+
+
+@pytest.fixture
+def matrix_file(tmp_path, model_directory):
+    """`matrix_file(kind, quants, *lines)` writes a matrix with one model; `lines` are added to it."""
+
+    def write(kind: str = "llama", quants: str = "Q8_0, Q4_K_M", *lines: str) -> Path:
+        pin = matrix.load(ROOT / "matrix.yml").llama_cpp
+        text = MATRIX.format(sha256=pin.sha256, quants=quants, kind=kind, path=model_directory(kind))
+        path = tmp_path / "matrix.yml"
+        path.write_text(text + "".join(f"    {line}\n" for line in lines))
+        return path
+
+    return write
+
+
+@dataclass
+class Made:
+    """A finished run of one model."""
+
+    steps: job.Steps
+    results: list
+    directory: Path
+    shop: run.Workshop
+
+
+@pytest.fixture
+def make(store, tmp_path, toolchain):
+    """`make(matrix_file, only)` runs the one model of a matrix as `python -m pipeline run` does."""
+
+    def run_it(path: Path, only: str | None = None, **changes) -> Made:
+        shop = run.Workshop(store, tmp_path / "results", Folder(tmp_path / "out"))
+        model = replace(matrix.load(path).models[0], **changes)
+        (steps,) = run.look([model], toolchain, path)
+        run.refuse_early(store, [steps], tmp_path / "out")
+        wanted = [r for r in model.recipes if only in (None, r.name)]
+        results = run.run_model(shop, steps, wanted)
+        return Made(steps, results, shop.target.directory(model.repo), shop)
+
+    return run_it

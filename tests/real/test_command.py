@@ -1,0 +1,168 @@
+"""`python -m pipeline` as people and machines treat it: killed, run twice at once, given broken models."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, empty_store
+
+from pipeline.result import Release
+
+KINDS = ("reference", "imatrix", "logits", "quant", "check", "quality", "speed")
+
+
+@pytest.fixture
+def start(store, tmp_path):
+    """Start `python -m pipeline COMMAND…` on the test's store, results and target."""
+
+    def begin(*arguments: object, **options) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+        environment = os.environ | {"LLM_QUANTIZER_STORE": str(store.root)} | options.pop("env", {})
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
+
+    return begin
+
+
+@pytest.fixture
+def command(start, tmp_path):
+    """Run a command to its end; returns exit code, stdout, stderr."""
+
+    def to_its_end(name: str, path: Path, *arguments: object):
+        places = ["--results", tmp_path / "results", "--publish-to", tmp_path / "out"] if name == "run" else []
+        process = start(name, "--matrix", path, *places, *arguments)
+        out, err = process.communicate()
+        return process.returncode, out, err
+
+    return to_its_end
+
+
+def leftovers(store) -> list[str]:
+    return [p.name for p in (store.root / ".rooms").iterdir()]
+
+
+def weights(directory: Path) -> dict[str, str]:
+    release = Release.model_validate_json((directory / "release.json").read_bytes())
+    return {f.name: f.sha256 for f in release.files if f.name.endswith((".gguf", ".dat"))}
+
+
+def test_killed_in_every_step_the_next_run_goes_on(start, command, store, matrix_file, machine_store, tmp_path):
+    path = matrix_file("llama", "Q4_K_M")
+    finished: dict[str, int] = {}
+    for kind in KINDS:
+        process = start("run", "--matrix", path, "--results", tmp_path / "results", "--publish-to", tmp_path / "out")
+        while process.poll() is None and not any(room.startswith(f"{kind}-") for room in leftovers(store)):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"{kind} was over before it could be killed"
+        for before, inode in finished.items():
+            assert (store.root / before / "artifact.json").stat().st_ino == inode, f"{before} was made twice"
+        finished = {
+            f"{a.kind}/{a.digest}": a.file("artifact.json").stat().st_ino
+            for a in store.artifacts()
+            if a.kind in KINDS
+        }
+    assert command("run", path)[0] == 0
+    assert leftovers(store) == []
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["llama-GGUF"]
+    killed = weights(tmp_path / "out" / "llama-GGUF")
+    other = empty_store(machine_store, tmp_path / "other-store")
+    code, _, _ = command("run", path, "--store", other.root, "--publish-to", tmp_path / "other")
+    assert code == 0
+    assert weights(tmp_path / "other" / "llama-GGUF") == killed
+
+
+def test_two_runs_at_once_share_the_work(start, store, matrix_file, tmp_path):
+    path = matrix_file("llama", "Q8_0, Q4_K_M")
+    places = ["--matrix", path, "--results", tmp_path / "results", "--publish-to", tmp_path / "out"]
+    runs = [start("run", *places) for _ in range(2)]
+    outputs = [process.communicate() for process in runs]
+    assert [process.returncode for process in runs] == [0, 0]
+    done = re.findall(r"^(\S+: .*): done in", outputs[0][1] + outputs[1][1], re.MULTILINE)
+    assert sorted(done) == sorted(set(done))
+    assert len(done) == 3 + 2 * 4
+    assert leftovers(store) == []
+
+
+def test_a_killed_llama_quantize_is_named(start, store, matrix_file, tmp_path):
+    path = matrix_file("llama", "IQ2_XXS")
+    process = start("run", "--matrix", path, "--publish-to", tmp_path / "out", "--results", tmp_path / "results")
+    while process.poll() is None:
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                name, parent = re.search(r"\((.*)\) \S (\d+)", entry.read_text()).groups()
+            except (OSError, AttributeError):
+                continue
+            if name == "llama-quantize" and int(parent) == process.pid:
+                os.kill(int(entry.parent.name), signal.SIGKILL)
+        time.sleep(0.001)
+    _, err = process.communicate()
+    assert process.returncode == 3
+    assert "error: llama-quantize was killed by SIGKILL while making tiny/llama:IQ2_XXS." in err
+    assert "Traceback" not in err
+    assert leftovers(store) == []
+
+
+def test_a_corrupted_safetensors_is_refused_before_any_work(command, store, matrix_file, model_directory, tmp_path):
+    damaged = shutil.copytree(model_directory("gemma"), tmp_path / "gemma")
+    (damaged / "model.safetensors").write_bytes((damaged / "model.safetensors").read_bytes()[:-1000])
+    path = matrix_file("gemma", "Q8_0")
+    path.write_text(path.read_text().replace(str(model_directory("gemma")), str(damaged)))
+    code, _, err = command("run", path)
+    assert code == 2
+    assert re.fullmatch(rf"error: {path}:5: \S+ is damaged: its header promises .*Download it again\.\n", err)
+    assert {a.kind for a in store.artifacts()} <= {"toolchain", "llama.cpp"}
+
+
+def test_an_architecture_that_llama_cpp_does_not_know(command, matrix_file, model_directory, tmp_path):
+    strange = shutil.copytree(model_directory("gemma"), tmp_path / "gemma")
+    config = (strange / "config.json").read_text().replace("GemmaForCausalLM", "GemmahForCausalLM")
+    (strange / "config.json").write_text(config)
+    path = matrix_file("gemma", "Q8_0")
+    path.write_text(path.read_text().replace(str(model_directory("gemma")), str(strange)))
+    code, _, err = command("run", path)
+    assert code == 2
+    assert "tiny/gemma is a GemmahForCausalLM" in err
+
+
+def test_interrupted_is_130_and_nothing_is_left_half_done(start, store, matrix_file, tmp_path):
+    path = matrix_file("llama", "Q8_0")
+    process = start("run", "--matrix", path, "--publish-to", tmp_path / "out", "--results", tmp_path / "results")
+    while not any(room.startswith("logits-") for room in leftovers(store)):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err.endswith("Interrupted. What was finished is kept; run again to go on.\n")
+    assert leftovers(store) == []
+
+
+def test_job_by_job_as_the_workflows_run_it(command, start, matrix_file, tmp_path):
+    path = matrix_file("llama", "Q8_0, Q4_K_M")
+    results = ["--results", tmp_path / "results"]
+    assert command("prepare", path, "tiny/llama")[0] == 0
+    code, out, _ = command("plan", path)
+    assert code == 0
+    assert "tiny/llama:Q8_0    run  quantized" not in out
+    code, _, err = command("release", path, "tiny/llama", *results, "--publish-to", tmp_path / "out")
+    assert code == 2
+    assert "holds no result of tiny/llama:Q8_0, tiny/llama:Q4_K_M" in err
+    for quant in ("Q8_0", "Q4_K_M"):
+        assert command("job", path, f"tiny/llama:{quant}", *results)[0] == 0
+    code, out, err = command("release", path, "tiny/llama", *results, "--publish-to", tmp_path / "out")
+    assert code == 0
+    assert len(weights(tmp_path / "out" / "llama-GGUF")) == 3
+    assert "Q4_K_M" in out
+    summary = start("summary", *results).communicate()[0]
+    assert "### tiny/llama" in summary
+    assert summary.count("| passed |") == 2

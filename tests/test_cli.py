@@ -1,0 +1,140 @@
+"""Commands, options, exit codes: what a person meets first."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from pathlib import Path
+
+import click
+import factories
+import pytest
+from click.testing import CliRunner
+
+from pipeline import actions, cli, errors, matrix, report, run
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def invoke(*arguments: object):
+    """Run the command line as `main` does; returns exit code, stdout, stderr."""
+    runner = CliRunner()
+    with runner.isolation() as (out, err, _):
+        code = cli.guarded(lambda: cli.cli.main([str(a) for a in arguments], standalone_mode=False))
+        return code, out.getvalue().decode(), err.getvalue().decode()
+
+
+def test_check_says_what_is_there():
+    code, out, _ = invoke("check", "--matrix", "matrix.yml")
+    assert code == 0
+    assert re.fullmatch(r"matrix.yml: \d+ models, \d+ jobs, nothing wrong\.\n", out)
+
+
+def test_a_bad_matrix_exits_2_with_every_message(tmp_path):
+    path = tmp_path / "matrix.yml"
+    path.write_text("version: 1\nmodls: []\n")
+    code, out, err = invoke("check", "--matrix", path)
+    assert code == 2
+    assert out == ""
+    assert f"{path}:2:1: " in err
+    assert "did you mean `models`" in err
+
+
+def test_a_misspelt_command_says_what_was_meant():
+    code, _, err = invoke("relase")
+    assert code == 2
+    assert "Did you mean 'release'?" in err
+
+
+def test_a_size_that_is_none():
+    code, _, err = invoke("store", "gc", "--max-size", "lots")
+    assert code == 2
+    assert "write it as 500M, 20G or 1T" in err
+
+
+@pytest.mark.parametrize(("text", "size"), [("500M", 500_000_000), ("1.5 GB", 1_500_000_000), ("2T", 2 * 10**12), ("7", 7)])
+def test_sizes(text, size):
+    assert cli.Bytes().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (errors.BadInputError("x"), 2),
+        (errors.ToolchainError("x"), 3),
+        (errors.HubError("x"), 4),
+        (errors.OutOfRoomError("x"), 5),
+        (OSError(errno.ENOSPC, "No space left on device"), 5),
+        (KeyboardInterrupt(), 130),
+        (click.exceptions.Exit(1), 1),
+    ],
+)
+def test_exit_codes(raised, code, capsys):
+    def command():
+        raise raised
+
+    assert cli.guarded(command) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_anything_withheld_exits_1_and_is_in_the_table(capsys):
+    results = [factories.result("Q8_0"), factories.result("Q2_K", withheld=True)]
+    assert cli.guarded(lambda: cli._finish(results)) == 1
+    table = capsys.readouterr().out
+    assert table == report.results_table(results) + "\n"
+    assert "withheld: " in table
+
+
+def test_store_list_and_gc(tmp_path):
+    code, out, err = invoke("store", "list", "--store", tmp_path)
+    assert (code, out) == (0, "")
+    assert err == f"0 artifacts, 0.0 MB, in {tmp_path}\n"
+    assert invoke("store", "gc", "--max-size", "0", "--store", tmp_path)[0] == 0
+
+
+def test_results_are_read_back_and_others_refused(tmp_path):
+    result = factories.result("Q8_0")
+    run.save(tmp_path, result)
+    (path,) = tmp_path.iterdir()
+    assert path == run.result_path(tmp_path, result.job)
+    assert run.load([path]) == [result]
+    path.write_text(json.dumps({"version": 2}))
+    with pytest.raises(errors.BadInputError, match="is no result of this version"):
+        run.load([path])
+
+
+def test_summary_goes_to_the_job_as_well(tmp_path, monkeypatch):
+    run.save(tmp_path / "results", factories.result("Q8_0"))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    code, out, _ = invoke("summary", "--results", tmp_path / "results")
+    assert code == 0
+    assert (tmp_path / "summary.md").read_text() in out
+    assert "| Q8_0 |" in out
+
+
+def test_a_summary_over_the_limit_is_cut_and_says_so():
+    text = "a line\n" * 200_000
+    cut = actions.capped(text)
+    assert len(cut.encode()) <= actions.SUMMARY_BYTES
+    assert cut.endswith(actions.CUT)
+    assert actions.capped("short") == "short"
+
+
+def commands(group: click.Group, prefix: str = "") -> list[str]:
+    names = []
+    for name, command in group.commands.items():
+        names += commands(command, f"{prefix}{name} ") if isinstance(command, click.Group) else [f"{prefix}{name}"]
+    return names
+
+
+def test_the_readme_names_every_command_and_no_other():
+    named = set(re.findall(r"python -m pipeline ((?:store )?[a-z]+)", README))
+    assert named == set(commands(cli.cli))
+
+
+def test_the_readme_shows_the_matrix_that_ships():
+    block = re.search(r"```yaml\n# matrix.yml\n(.*?)```", README, re.DOTALL)
+    assert block is not None
+    shown = matrix.parse(block[1].encode(), "README.md", Path.cwd())
+    assert shown.llama_cpp == matrix.load(Path("matrix.yml")).llama_cpp

@@ -1,0 +1,149 @@
+"""Models that cannot be quantized are refused in words; what can is fetched at one revision."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import huggingface_hub
+import pytest
+from hub import LoopbackHub
+from huggingface_hub import constants
+from test_safetensors import GOOD, write
+
+from pipeline import source
+from pipeline.errors import BadInputError, HubError
+from pipeline.matrix import EmbeddedText, Gates, Model
+from pipeline.progress import Display
+from pipeline.store import Store
+
+REPO = "google/gemma-2b"
+SHA = "0123456789abcdef0123456789abcdef01234567"
+CONFIG = {"architectures": ["GemmaForCausalLM"], "dtype": "bfloat16", "vocab_size": 10}
+
+
+def model(path=None, revision=None) -> Model:
+    return Model(
+        source=REPO, revision=revision, path=path, organization="me", filename="{model}-{quant}.gguf", recipes=(),
+        prompt="?", max_tokens=8, calibration=EmbeddedText(), calibration_chunks=None, evaluation=EmbeddedText(),
+        evaluation_chunks=None, imatrix_format="gguf", card="full", gates=Gates(), line=3,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def directory(tmp_path):
+    directory = tmp_path / "gemma-2b"
+    directory.mkdir()
+    write(directory / "model.safetensors", GOOD)
+    (directory / "config.json").write_text(json.dumps(CONFIG))
+    (directory / "LICENSE").write_text("terms")
+    (directory / "modeling_gemma.py").write_text("raise SystemExit('remote code')")
+    (directory / "pytorch_model.bin").write_bytes(b"pickle")
+    return directory
+
+
+class TestDirectory:
+    def test_takes_what_converting_needs_and_nothing_that_runs(self, directory):
+        looked = source.look(model(directory))
+        assert [f.name for f in looked.files] == ["LICENSE", "config.json", "model.safetensors"]
+        assert (looked.architecture, looked.vocabulary) == ("GemmaForCausalLM", 10)
+        assert looked.parameters == looked.weight_bytes // 2
+        assert looked.licences == ["LICENSE"]
+
+    def test_digest_follows_the_bytes(self, directory):
+        before = source.look(model(directory)).digest
+        assert source.look(model(directory)).digest == before
+        write(directory / "model.safetensors", GOOD, b"\1" * 8)
+        assert source.look(model(directory)).digest != before
+
+    @pytest.mark.parametrize(
+        ("config", "said"),
+        [(None, "has no config.json"), ("{", "config.json is not JSON"), ("[]", "holds no JSON object")],
+    )
+    def test_refuses_a_bad_config(self, directory, config, said):
+        (directory / "config.json").unlink()
+        if config is not None:
+            (directory / "config.json").write_text(config)
+        with pytest.raises(BadInputError, match=said):
+            source.look(model(directory))
+
+    def test_refuses_an_index_that_does_not_fit_its_shards(self, directory):
+        index = {"weight_map": {"a": "model.safetensors", "c": "model.safetensors"}}
+        (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(BadInputError, match="puts c into model.safetensors, which does not hold it"):
+            source.look(model(directory))
+
+    def test_refuses_an_architecture_that_the_converter_does_not_know(self, directory):
+        looked = source.look(model(directory))
+        source.check_architecture(looked, frozenset({"GemmaForCausalLM"}))
+        source.check_architecture(looked, None)
+        with pytest.raises(BadInputError, match="is a GemmaForCausalLM, and the pinned llama.cpp converts no such"):
+            source.check_architecture(looked, frozenset({"LlamaForCausalLM"}))
+
+
+class TestHub:
+    @pytest.fixture(autouse=True)
+    def hub(self, directory, monkeypatch):
+        monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's waits between its tries
+        with LoopbackHub() as hub:
+            hub.add(REPO, directory, SHA)
+            # What HF_ENDPOINT decides when the client is imported.
+            monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+            url = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+            monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+            monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+            monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(directory / "no-token"))
+            monkeypatch.delenv("HF_TOKEN", raising=False)
+            yield hub
+        huggingface_hub.close_session()
+
+    def test_resolves_the_revision_and_downloads_no_weight_to_look(self, hub):
+        looked = source.look(model())
+        assert looked.revision == SHA
+        assert [f.name for f in looked.files] == ["LICENSE", "config.json", "model.safetensors"]
+        assert not any("safetensors" in path for method, path in hub.requests if method == "GET" and "/resolve/" in path)
+
+    def test_downloads_what_is_wanted_and_the_same_bytes(self, hub, directory, tmp_path):
+        store = Store(tmp_path / "store", Display(io.StringIO()))
+        looked = source.look(model())
+        path = looked.open(store)
+        assert sorted(p.name for p in path.iterdir()) == ["LICENSE", "artifact.json", "config.json", "model.safetensors"]
+        assert (path / "model.safetensors").read_bytes() == (directory / "model.safetensors").read_bytes()
+        hub.requests.clear()
+        assert looked.open(store) == path
+        assert hub.requests == []
+
+    def test_goes_on_after_a_dropped_connection(self, hub, tmp_path):
+        store = Store(tmp_path / "store", Display(io.StringIO()))
+        looked = source.look(model())
+        hub.fail("/cdn/", 404)
+        with pytest.raises((BadInputError, HubError)):
+            looked.open(store)
+        hub.requests.clear()
+        assert (looked.open(store) / "config.json").is_file()
+        assert not any("config.json" in path for method, path in hub.requests if method == "GET" and "/resolve/" in path)
+
+    def test_a_gated_repo_says_what_to_do(self, hub, directory):
+        hub.add(REPO, directory, SHA, gated=True)
+        with pytest.raises(BadInputError, match=r"gemma-2b is gated: accept its terms"):
+            source.look(model())
+
+    def test_no_such_repo(self):
+        with pytest.raises(BadInputError, match="The Hub has no repo google/gemma-9b, or it is private"):
+            source.look(replace(model(), source="google/gemma-9b"))
+
+    def test_no_such_revision(self):
+        with pytest.raises(BadInputError, match=f"has no revision {'a' * 40}"):
+            source.look(model(revision="a" * 40))
+
+    def test_a_hub_that_fails_is_no_fault_of_the_user(self, hub):
+        hub.fail("/api/models/", 500, count=100)
+        with pytest.raises(HubError, match="The Hub could not be asked for google/gemma-2b"):
+            source.look(model())
+
+    def test_pickles_only(self, hub, directory):
+        (directory / "model.safetensors").unlink()
+        hub.add(REPO, directory, SHA)
+        with pytest.raises(BadInputError, match="only as pickles"):
+            source.look(model())

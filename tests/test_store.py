@@ -1,0 +1,155 @@
+"""The store, with real files, real processes and real SIGKILL."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from pipeline.errors import BadInputError
+from pipeline.progress import Display
+from pipeline.store import MANIFEST, Store, digest_of
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Note:
+    """A step that writes its words, slowly if wanted, and logs each time it is made."""
+
+    words: str
+    log: Path | None = None
+    pause: float = 0.0
+    fail: bool = False
+    kind: ClassVar[str] = "note"
+    resumable: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        return f"note {self.words}"
+
+    def inputs(self) -> dict[str, Any]:
+        return {"words": self.words}
+
+    def make(self, room, store, task):
+        (room / "first").write_text(self.words)
+        if self.log:
+            with self.log.open("a") as log:
+                log.write(f"{os.getpid()}\n")
+        if self.fail:
+            raise RuntimeError("broken")
+        time.sleep(self.pause)
+        (room / "second").write_text(self.words * 2)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store", Display(io.StringIO()))
+
+
+def rooms(store: Store) -> list[str]:
+    return [p.name for p in (store.root / ".rooms").iterdir()]
+
+
+def test_makes_once_and_finds_again(store, tmp_path):
+    log = tmp_path / "log"
+    made = store.get(Note("a", log))
+    assert made.file("second").read_text() == "aa"
+    assert made.files["second"].size == 2
+    assert store.get(Note("a", log)) == made
+    assert len(log.read_text().splitlines()) == 1
+    assert rooms(store) == []
+
+
+def test_digest_is_of_kind_and_inputs_alone(tmp_path):
+    assert digest_of(Note("a")) == digest_of(Note("a", tmp_path, 1.0))
+    assert digest_of(Note("a")) != digest_of(Note("b"))
+
+
+def test_a_failed_maker_leaves_nothing(store):
+    with pytest.raises(RuntimeError, match="broken"):
+        store.get(Note("a", fail=True))
+    assert store.find(Note("a")) is None
+    assert rooms(store) == []
+
+
+def test_files_are_read_only(store):
+    made = store.get(Note("a"))
+    assert made.file("first").stat().st_mode & 0o222 == 0
+
+
+def test_an_artifact_that_was_changed_from_outside_is_made_again(store):
+    made = store.get(Note("a"))
+    made.file("second").unlink()
+    assert store.find(Note("a")) is None
+    assert store.get(Note("a")).file("second").read_text() == "aa"
+
+
+def test_gc_drops_the_least_recently_used_and_leftovers(store):
+    for words in "abc":
+        os.utime(store.get(Note(words)).file(MANIFEST), (0, ord(words)))
+    store.get(Note("a"))  # used again: now the most recent
+    (store.root / ".rooms" / "note-dead").mkdir()
+    dropped = store.gc(max_size=6)
+    assert [a.label for a in dropped] == ["note b"]
+    assert [a.label for a in store.artifacts()] == ["note c", "note a"]
+    assert rooms(store) == []
+
+
+def test_gc_refuses_while_a_run_uses_the_store(store):
+    other = Store(store.root, Display(io.StringIO()))
+    with store.in_use(), pytest.raises(BadInputError, match="in use by a run"):
+        other.gc(0)
+    other.gc(0)
+
+
+def test_an_unusable_place_is_refused_in_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInputError, match="--store"):
+        Store(tmp_path / "file" / "store", Display(io.StringIO()))
+
+
+def start(store: Store, log: Path, pause: float) -> subprocess.Popen[bytes]:
+    """Make the note in a process of its own."""
+    code = (
+        "import sys; from pathlib import Path; sys.path[:0] = ['tests']; from test_store import Note;"
+        "from pipeline.store import Store; from pipeline.progress import Display;"
+        f"made = Store(Path({str(store.root)!r}), Display()).get(Note('a', Path({str(log)!r}), {pause}));"
+        "print(made.file('second').read_text())"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.programs
+def test_eight_processes_make_it_once(store, tmp_path):
+    log = tmp_path / "log"
+    processes = [start(store, log, 0.3) for _ in range(8)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert outputs == [b"aa\n"] * 8
+    assert len(log.read_text().splitlines()) == 1
+    assert rooms(store) == []
+
+
+@pytest.mark.programs
+def test_kill_at_any_moment_leaves_a_whole_artifact_or_none(store, tmp_path):
+    log = tmp_path / "log"
+    for delay in (0.0, 0.02, 0.05, 0.1, 0.2):
+        process = start(store, log, 0.1)
+        while not log.exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        found = store.find(Note("a"))
+        assert found is None or found.file("second").read_text() == "aa"
+        log.unlink(missing_ok=True)
+    assert store.get(Note("a")).file("second").read_text() == "aa"
+    assert rooms(store) == []

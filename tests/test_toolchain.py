@@ -1,0 +1,88 @@
+"""What decides the digest of a toolchain, and what is read out of a source tree without running it."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+
+from pipeline import toolchain
+from pipeline.errors import ToolchainError
+from pipeline.matrix import GitSource, PathSource, Sdist
+from pipeline.store import Artifact, digest_of
+
+PIN = Sdist("llama-cpp-python", "0.3.36", "a" * 64, "0c1e57098")
+
+
+def test_identity_is_of_source_and_flags_not_of_the_machine(monkeypatch):
+    cpu = toolchain.Toolchain(toolchain.LlamaSource(PIN), cuda=False)
+    gpu = toolchain.Toolchain(toolchain.LlamaSource(PIN), cuda=True)
+    assert cpu.identity == gpu.identity
+    assert digest_of(cpu) != digest_of(gpu)
+    before = digest_of(cpu)
+    monkeypatch.setattr(toolchain, "_processor", lambda: "another machine")
+    assert digest_of(cpu) != before
+    other = toolchain.Toolchain(toolchain.LlamaSource(GitSource("https://x", "b" * 40)), cuda=False)
+    assert other.identity != cpu.identity
+
+
+def test_a_directory_is_known_by_its_content(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.c").write_text("int a;")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("x")
+
+    def digest():
+        return digest_of(toolchain.LlamaSource(PathSource(tmp_path)))
+
+    before = digest()
+    (tmp_path / ".git" / "HEAD").write_text("y")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "a.o").write_text("object")
+    assert digest() == before
+    (tmp_path / "src" / "a.c").write_text("int b;")
+    assert digest() != before
+
+
+def archive(path, members):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in members.items():
+            info = tarfile.TarInfo(f"llama_cpp_python-0.3.36/{name}")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+def test_unpacks_llama_cpp_alone_and_not_its_dangling_git_file(tmp_path):
+    members = {"setup.py": "x", "vendor/llama.cpp/.git": "gitdir: ..", "vendor/llama.cpp/CMakeLists.txt": "y"}
+    members |= {"vendor/llama.cpp/models/big.gguf": "z", "vendor/llama.cpp/src/.gitignore": ""}
+    path = archive(tmp_path / "llama_cpp_python-0.3.36.tar.gz", members)
+    toolchain._unpack(path, PIN, tmp_path / "tree")
+    files = {p.relative_to(tmp_path / "tree").as_posix() for p in (tmp_path / "tree").rglob("*") if p.is_file()}
+    assert files == {"CMakeLists.txt", "src/.gitignore"}
+    assert not path.exists()
+
+
+def test_an_archive_that_reaches_outside_is_refused(tmp_path):
+    path = archive(tmp_path / "llama_cpp_python-0.3.36.tar.gz", {"vendor/llama.cpp/../../../../evil": "x"})
+    with pytest.raises(tarfile.FilterError):
+        toolchain._unpack(path, PIN, tmp_path / "tree")
+    assert not (tmp_path.parent / "evil").exists()
+
+
+def test_an_archive_without_llama_cpp(tmp_path):
+    path = archive(tmp_path / "llama_cpp_python-0.3.36.tar.gz", {"setup.py": "x"})
+    with pytest.raises(ToolchainError, match="holds no vendor/llama.cpp"):
+        toolchain._unpack(path, PIN, tmp_path / "tree")
+
+
+def test_architectures_are_read_not_run(tmp_path):
+    artifact = Artifact(tmp_path, "llama.cpp", "d", "label", 0.0, {})
+    assert toolchain.architectures(artifact) is None
+    (tmp_path / "tree" / "conversion").mkdir(parents=True)
+    module = tmp_path / "tree" / "conversion" / "__init__.py"
+    module.write_text('raise SystemExit\nTEXT_MODEL_MAP: dict[str, str] = {"LlamaForCausalLM": "llama"}\n')
+    assert toolchain.architectures(artifact) == {"LlamaForCausalLM"}
+    module.write_text("OTHER = 1\n")
+    assert toolchain.architectures(artifact) is None
