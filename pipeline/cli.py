@@ -146,7 +146,7 @@ def prepare(model: str, matrix_file: Path, store_root: Path | None, cuda: bool |
 
     store = _store(store_root)
     with store.in_use():
-        for steps in _works(store, matrix_file, [model], cuda)[1]:
+        for steps in _works(matrix_file, [model], cuda)[1]:
             run.refuse_early(store, [steps], None)
             job.prepare(store, steps)
 
@@ -163,7 +163,7 @@ def job_command(job_id: str, matrix_file: Path, store_root: Path | None, results
 
     store = _store(store_root)
     with store.in_use():
-        selections, works = _works(store, matrix_file, [job_id], cuda)
+        selections, works = _works(matrix_file, [job_id], cuda)
         if sum(len(s.recipes) for s in selections) != 1:
             raise errors.BadInputError(f"{job_id} names more than one job. Write it as MODEL:QUANT.")
         run.refuse_early(store, works, None)
@@ -188,7 +188,7 @@ def release(
     shop = _workshop(store_root, results, publish_to)
     released: list[Result] = []
     with shop.store.in_use():
-        for steps in _works(shop.store, matrix_file, [model], cuda)[1]:
+        for steps in _works(matrix_file, [model], cuda)[1]:
             found = run.results_of(results, steps)
             run.publish(shop, steps, found)
             released += found
@@ -216,7 +216,7 @@ def run_command(
     shop = _workshop(store_root, results, publish_to)
     made: list[Result] = []
     with shop.store.in_use():
-        selections, works = _works(shop.store, matrix_file, only, cuda)
+        selections, works = _works(matrix_file, only, cuda)
         run.refuse_early(shop.store, works, publish_to)
         for selection, steps in zip(selections, works, strict=True):
             made += run.run_model(shop, steps, selection.recipes)
@@ -252,8 +252,8 @@ def demo(matrix_file: Path, store_root: Path | None, results: Path, publish_to: 
         (steps,) = run.look([model], toolchain, matrix_file)
         run.refuse_early(shop.store, [steps], publish_to)
         made = run.run_model(shop, steps, model.recipes)
-    directory = shop.target.directory(model.repo)
-    _finish(made, f"\nThe card: {directory / 'README.md'}")
+    card = shop.target.directory(model.repo) / "README.md"
+    _finish(made, f"\nThe card: {card}" if card.exists() else "")
 
 
 @cli.group("store", cls=Commands)
@@ -368,9 +368,7 @@ def _workshop(store_root: Path | None, results: Path, publish_to: Path) -> Works
     return Workshop(_store(store_root), results, Folder(publish_to))
 
 
-def _works(
-    store: Store, matrix_file: Path, only: Sequence[str], cuda: bool | None
-) -> tuple[tuple[Selection, ...], list[Steps]]:
+def _works(matrix_file: Path, only: Sequence[str], cuda: bool | None) -> tuple[tuple[Selection, ...], list[Steps]]:
     from pipeline import plan, run
 
     matrix = _matrix(matrix_file)

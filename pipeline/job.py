@@ -10,18 +10,21 @@ anything runs. The store runs a step once; what it holds is not made again.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter
+
 from pipeline import gguf_file, imatrix
-from pipeline.check import behaviour, quality
-from pipeline.check.checked import SEEN, Checked, Seen, quant_file
+from pipeline.check import behaviour, quality, structure
 from pipeline.chunks import CONTEXT
 from pipeline.convert import REFERENCE, Reference
 from pipeline.imatrix import CHUNKS, Imatrix
-from pipeline.measure import ANSWER, LOGITS, QUALITY, Measured, ReferenceLogits, read_chunks
-from pipeline.quantize import Quant
-from pipeline.result import Answer, FileEntry, Provenance, Quality, Result, Speed, TextUse
+from pipeline.measure import LOGITS, QUALITY, Measured, ReferenceLogits, read_chunks
+from pipeline.prompt import ANSWER, Answered, has_template
+from pipeline.quantize import FALLBACKS, QUANT, Quant
+from pipeline.result import Answer, Fallback, FileEntry, Provenance, Quality, QuantFile, Result, Speed, TextUse
 from pipeline.source import Snapshot
 from pipeline.speed import SPEED, Timed
 from pipeline.text import Text
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
     from pipeline.source import Source
     from pipeline.store import Step, Store
     from pipeline.toolchain import Toolchain
+
+# Both are null where the file is broken.
+ANSWERS: TypeAdapter[Answer | None] = TypeAdapter(Answer | None)
+QUALITIES: TypeAdapter[Quality | None] = TypeAdapter(Quality | None)
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,8 @@ class Steps:
     def quant(self, recipe: Recipe) -> Quant:
         return Quant(self.reference, self.imatrix, recipe)
 
-    def checked(self, recipe: Recipe) -> Checked:
-        return Checked(self.quant(recipe), self.logits)
+    def answered(self, recipe: Recipe) -> Answered:
+        return Answered(self.quant(recipe), self.model.prompt, self.model.max_tokens)
 
     def measured(self, recipe: Recipe) -> Measured:
         return Measured(self.quant(recipe), self.logits)
@@ -89,7 +96,7 @@ class Steps:
 
     def job(self, recipe: Recipe) -> list[Step]:
         """What one quant needs beyond the preparation, in the order in which it runs."""
-        return [self.quant(recipe), self.checked(recipe), self.measured(recipe), self.timed(recipe)]
+        return [self.quant(recipe), self.answered(recipe), self.measured(recipe), self.timed(recipe)]
 
 
 def prepare(store: Store, steps: Steps) -> Provenance:
@@ -114,7 +121,7 @@ def prepare(store: Store, steps: Steps) -> Provenance:
         reference_answer=Answer.model_validate_json(logits.file(ANSWER).read_bytes()),
         prompt=steps.model.prompt,
         max_tokens=steps.model.max_tokens,
-        chat_template="tokenizer.chat_template" in file.metadata,
+        chat_template=has_template(file),
         imatrix=FileEntry(name=matrix_file.name, size=matrix_file.size, sha256=matrix_file.sha256),
         imatrix_entries=imatrix.entries(matrix.file(matrix_file.name)),
         calibration=text_use(steps.calibration, calibration_chunks),
@@ -123,28 +130,48 @@ def prepare(store: Store, steps: Steps) -> Provenance:
 
 
 def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> Result:
-    """Make, check and measure one quant, and decide whether it may be published."""
-    quant = store.get(steps.quant(recipe))
-    seen = Seen.model_validate_json(store.get(steps.checked(recipe)).file(SEEN).read_bytes())
-    verdicts = list(seen.verdicts)
+    """Make, check and measure one quant, and decide whether it may be published.
+
+    What takes time is kept in the store; what is judged is judged anew, by the gates as they are now.
+    """
+    artifact = store.get(steps.quant(recipe))
+    quant = gguf_file.read(artifact.file(QUANT))
+    announced = [Fallback(**f) for f in json.loads(artifact.file(FALLBACKS).read_bytes())]
+    reference = gguf_file.read(store.get(steps.reference).file(REFERENCE))
+    verdicts = [structure.tensors(quant, reference), structure.fallbacks(quant, announced)]
+    reply = ANSWERS.validate_json(store.get(steps.answered(recipe)).file(ANSWER).read_bytes())
+    verdicts.append(behaviour.answer(reply, provenance.reference_answer))
     found, speed = None, None
-    if not any(v.outcome == "fail" for v in verdicts):
-        measured = store.get(steps.measured(recipe)).file(QUALITY).read_bytes()
-        found = None if measured == b"null" else Quality.model_validate_json(measured)
-        verdicts += [behaviour.answer(seen.answer, provenance.reference_answer), quality.finite(found)]
+    if reply is not None:
+        found = QUALITIES.validate_json(store.get(steps.measured(recipe)).file(QUALITY).read_bytes())
+        verdicts.append(quality.finite(found))
     if found is not None:
         verdicts += quality.gates(found, steps.model.gates)
         speed = Speed.model_validate_json(store.get(steps.timed(recipe)).file(SPEED).read_bytes())
+    file = quant_file(quant, artifact.files[QUANT].sha256, announced)
     return Result(
         job=steps.model.job(recipe.name),
         recipe=recipe,
-        artifact=quant.digest,
-        file=seen.file.model_copy(update={"name": steps.model.file_name(recipe.name)}),
+        artifact=artifact.digest,
+        file=file.model_copy(update={"name": steps.model.file_name(recipe.name)}),
         verdicts=tuple(verdicts),
-        answer=seen.answer,
+        answer=reply or Answer(text="", stopped=False),
         quality=found,
         speed=speed,
         provenance=provenance,
+    )
+
+
+def quant_file(file: gguf_file.GGUFFile, sha256: str, announced: list[Fallback]) -> QuantFile:
+    """Describe a GGUF as it is, under the name that it has in the store."""
+    return QuantFile(
+        name=file.path.name,
+        size=file.path.stat().st_size,
+        sha256=sha256,
+        parameters=file.parameters,
+        bits_per_weight=round(file.bits_per_weight, 4),
+        types=file.types,
+        fallbacks=tuple(announced),
     )
 
 

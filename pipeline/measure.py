@@ -18,7 +18,7 @@ from pipeline import gguf_file, shell
 from pipeline.chunks import CONTEXT, chunk_count, chunk_watch
 from pipeline.convert import REFERENCE
 from pipeline.errors import ToolchainError
-from pipeline.prompt import Prompt, answer
+from pipeline.prompt import ANSWER, answer
 from pipeline.quantize import QUANT
 from pipeline.result import Estimate, Offload, Quality
 from pipeline.store import digest_of
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 LOGITS = "reference.kld"
 QUALITY = "quality.json"
-ANSWER = "answer.json"
 SCORED = CONTEXT - CONTEXT // 2 - 1
 NUMBER = r"(-?\d+\.\d+|-?nan|-?inf)"
 
@@ -83,8 +82,7 @@ class ReferenceLogits:
         printed = shell.run([*command, *limit], cwd=room, doing=doing, watch=chunk_watch(task))
         chunks = chunk_count(printed, self.text, doing)
         _check_logits(room / LOGITS, chunks)
-        chat = "tokenizer.chat_template" in gguf_file.read(model).metadata
-        reply = answer(llama, model, Prompt(self.prompt, self.max_tokens, chat), room)
+        reply = answer(llama, model, self.prompt, self.max_tokens, room)
         (room / ANSWER).write_text(reply.model_dump_json())
         (room / QUALITY).write_text(measure(llama, model, room / LOGITS, task).model_dump_json())
 

@@ -4,41 +4,75 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline import shell
+from pipeline import gguf_file, shell
 from pipeline.errors import ToolchainError
+from pipeline.quantize import QUANT
 from pipeline.result import Answer
+from pipeline.store import digest_of
+from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.progress import Task
+    from pipeline.quantize import Quant
+    from pipeline.store import Store
     from pipeline.toolchain import Tools
 
 SEED = 1
 END = " [end of text]"
 
 
+ANSWER = "answer.json"
+
+
 @dataclass(frozen=True)
-class Prompt:
-    text: str
+class Answered:
+    """`answer.json`: a quant's answer to the test prompt; `null` where the file could not be run."""
+
+    quant: Quant
+    prompt: str
     max_tokens: int
-    chat: bool
-    """Whether it goes through the model's chat template."""
+    kind: ClassVar[str] = "answer"
+    resumable: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.quant.job}: test prompt"
+
+    def inputs(self) -> dict[str, Any]:
+        return {"quant": digest_of(self.quant), "prompt": [self.prompt, self.max_tokens]}
+
+    def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
+        model = store.get(self.quant).file(QUANT)
+        llama = tools(store, self.quant.reference.toolchain)
+        try:
+            reply = answer(llama, model, self.prompt, self.max_tokens, room).model_dump_json()
+        except ToolchainError as error:
+            store.display.say(f"warning: {error}")
+            reply = "null"
+        (room / ANSWER).write_text(reply)
 
 
-def answer(llama: Tools, model: Path, prompt: Prompt, room: Path) -> Answer:
-    """Let `model` answer, at temperature 0 and with a fixed seed.
+def has_template(model: gguf_file.GGUFFile) -> bool:
+    """Whether the model has a chat template, through which the prompt goes."""
+    return "tokenizer.chat_template" in model.metadata
+
+
+def answer(llama: Tools, model: Path, prompt: str, max_tokens: int, room: Path) -> Answer:
+    """Let `model` answer, at temperature 0 and with a fixed seed, through its chat template where it has one.
 
     `room` is a scratch directory. The model "stopped" when it ended its answer before the token limit.
     """
     file = room / "prompt.txt"
-    file.write_text(prompt.text, encoding="utf-8")
-    mode = ["--jinja", "-cnv"] if prompt.chat else ["-no-cnv"]
+    file.write_text(prompt, encoding="utf-8")
+    mode = ["--jinja", "-cnv"] if has_template(gguf_file.read(model)) else ["-no-cnv"]
     # A byte is at most a token; the rest is room for the template.
-    context = len(prompt.text.encode()) + prompt.max_tokens + 1024
+    context = len(prompt.encode()) + max_tokens + 1024
     command = [llama.path("llama-completion"), "-m", model, *mode, "--single-turn", "--file", file.name, "--no-escape"]
-    sampling = ["-n", str(prompt.max_tokens), "--temp", "0", "--seed", str(SEED), "-c", str(context)]
+    sampling = ["-n", str(max_tokens), "--temp", "0", "--seed", str(SEED), "-c", str(context)]
     doing = f"letting {model.name} answer the test prompt"
     printed = shell.run(
         [*command, *sampling, "--no-display-prompt", "--threads", str(llama.threads)], cwd=room, doing=doing
@@ -48,5 +82,5 @@ def answer(llama: Tools, model: Path, prompt: Prompt, room: Path) -> Answer:
     if runs is None:
         raise ToolchainError(f"llama-completion did not say how many tokens it made while {doing}.")
     # The first token comes out of the prompt's evaluation, so n tokens take n - 1 runs.
-    stopped = int(runs[1]) + 1 < prompt.max_tokens or printed.stdout.rstrip().endswith(END.strip())
+    stopped = int(runs[1]) + 1 < max_tokens or printed.stdout.rstrip().endswith(END.strip())
     return Answer(text=printed.stdout.rstrip().removesuffix(END.strip()).strip(), stopped=stopped)

@@ -18,10 +18,6 @@ def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the files under tests/golden")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "programs: starts programs that every machine has, such as python")
-
-
 @pytest.fixture
 def golden(request):
     """`golden(name, text)` compares a text with a file under tests/golden; --update-golden rewrites it."""

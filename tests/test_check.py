@@ -7,7 +7,7 @@ from pathlib import Path
 import factories
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGUFWriter
 
 from pipeline import disk, gguf_file
 from pipeline.check import behaviour, quality, structure
@@ -45,7 +45,7 @@ def test_reads_a_file_back(reference):
     assert reference.bits_per_weight == 8 * (256 + 128) / 160
 
 
-@pytest.mark.parametrize("keep", [0, 3, 40, -100])
+@pytest.mark.parametrize("keep", [0, 3, 40, -1])
 def test_a_file_that_is_cut_short_does_not_open(reference, keep):
     content = reference.path.read_bytes()
     reference.path.write_bytes(content[:keep])
@@ -56,11 +56,11 @@ def test_a_file_that_is_cut_short_does_not_open(reference, keep):
 @pytest.mark.parametrize(
     ("tensors", "outcome", "seen"),
     [
-        ({"a": A, "b": B}, "pass", "2 tensors, names, shapes and order"),
+        ({"a": A, "b": B}, "pass", "2 tensors with the names and shapes"),
         ({"a": A}, "fail", "1 of 2 tensors missing: b"),
         ({"a": A, "b": B, "c": B}, "fail", "1 of 2 tensors not the reference's: c"),
         ({"a": A[:2], "b": B}, "fail", "of another shape: a"),
-        ({"b": B, "a": A}, "fail", "another order"),
+        ({"b": B, "a": A}, "pass", "2 tensors"),
     ],
 )
 def test_tensors_are_held_against_the_reference(reference, tmp_path, tensors, outcome, seen):
@@ -85,6 +85,7 @@ def test_answers_are_judged_against_the_references():
     assert behaviour.answer(babble, babble).seen == "the same answer, at temperature 0"
     assert behaviour.answer(Answer(text="It is small", stopped=True), said).seen.startswith("the first 2 of")
     assert behaviour.answer(silent, said).outcome == "fail"
+    assert behaviour.answer(None, said).outcome == "fail"
     assert behaviour.answer(silent, silent).outcome == "pass"
 
 
@@ -109,7 +110,7 @@ def test_too_little_disk_is_refused_before_any_work(monkeypatch, tmp_path):
     class NoStore:
         root = tmp_path
 
-        def find(self, step):
+        def find(self, _step):
             return None
 
     monkeypatch.setattr(disk, "needed", lambda _store, _steps: (5_000_000_000, 3_000_000_000))

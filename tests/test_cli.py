@@ -53,7 +53,9 @@ def test_a_size_that_is_none():
     assert "write it as 500M, 20G or 1T" in err
 
 
-@pytest.mark.parametrize(("text", "size"), [("500M", 500_000_000), ("1.5 GB", 1_500_000_000), ("2T", 2 * 10**12), ("7", 7)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("500M", 500_000_000), ("1.5 GB", 1_500_000_000), ("2T", 2 * 10**12), ("7", 7)]
+)
 def test_sizes(text, size):
     assert cli.Bytes().convert(text, None, None) == size
 

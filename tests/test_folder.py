@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import factories
@@ -68,7 +67,7 @@ def test_the_next_release_deletes_only_what_the_last_one_owned(folder):
     assert files["README.md"] == b"new card"
     assert files["notes/mine.txt"] == b"by hand"
     assert files["own.gguf"] == b"by hand, too"
-    assert os.readlink(directory / "link") == "own.gguf"
+    assert (directory / "link").readlink() == Path("own.gguf")
 
 
 def test_the_same_release_again_touches_nothing(folder):

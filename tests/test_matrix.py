@@ -1,6 +1,6 @@
 """matrix.yml: what it becomes, and what its author is told."""
 
-# ruff: noqa: E501, S106, SIM905
+# ruff: noqa: E501, SIM905
 # A mistake and its sentence stand on one line; token_embedding is no password; names read better as words.
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ import pytest
 
 from pipeline import chunks, measure, quantize
 from pipeline.errors import BadInputError, ToolchainError
+from pipeline.model import EmbeddedText
 from pipeline.progress import Task
 from pipeline.result import Estimate, Fallback, Offload
 from pipeline.shell import Completed
-from pipeline.model import EmbeddedText
 from pipeline.text import Text
 
 STATISTICS = """\
@@ -108,6 +108,8 @@ def test_chunks_are_followed_and_counted():
         watch(text)
     assert task.seen[-1] == (1.0, "4 of 4 chunks")
     text = Text("evaluation", EmbeddedText())
-    assert chunks.chunk_count(Completed("", "perplexity: calculating perplexity over 16 chunks, n_ctx"), text, "x") == 16
+    assert (
+        chunks.chunk_count(Completed("", "perplexity: calculating perplexity over 16 chunks, n_ctx"), text, "x") == 16
+    )
     with pytest.raises(BadInputError, match="too short"):
         chunks.chunk_count(Completed("", "perplexity: you need at least 1024 tokens to evaluate"), text, "x")

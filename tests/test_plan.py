@@ -21,7 +21,7 @@ models:
   - source: HuggingFaceTB/SmolLM2-135M-Instruct
     quants: [Q4_K_M, IQ4_XS]
 """
-ALL_STEPS = ["reference", "imatrix", "logits", "quant", "check", "quality", "speed"]
+ALL_STEPS = ["reference", "imatrix", "logits", "quant", "answer", "quality", "speed"]
 
 
 def load(text: str = MATRIX) -> matrix.Matrix:

@@ -67,7 +67,11 @@ def test_weight_files_by_index_or_alone():
 @pytest.mark.parametrize(
     ("names", "index", "said"),
     [
-        ({"m-1.safetensors"}, {"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}, "lacks 1 of the 2 shards"),
+        (
+            {"m-1.safetensors"},
+            {"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}},
+            "lacks 1 of the 2 shards",
+        ),
         ({"model-00001-of-00002.safetensors"}, None, "but no model.safetensors.index.json"),
         ({"pytorch_model.bin"}, None, "only as pickles"),
         ({"config.json", "model.gguf"}, None, "there are no weights"),

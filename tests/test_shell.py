@@ -65,7 +65,13 @@ def test_missing_program(tmp_path):
 
 
 def test_no_secret_reaches_a_program(tmp_path, monkeypatch):
-    for name in ("HF_TOKEN", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL", "AWS_SECRET_ACCESS_KEY", "HF_OIDC_RESOURCE"):
+    for name in (
+        "HF_TOKEN",
+        "GITHUB_TOKEN",
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_OIDC_RESOURCE",
+    ):
         monkeypatch.setenv(name, "sesame")
     assert "sesame" not in python("import os; print(dict(os.environ))", tmp_path).stdout
 

@@ -71,14 +71,14 @@ class TestDirectory:
     def test_refuses_an_index_that_does_not_fit_its_shards(self, directory):
         index = {"weight_map": {"a": "model.safetensors", "c": "model.safetensors"}}
         (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-        with pytest.raises(BadInputError, match="puts c into model.safetensors, which does not hold it"):
+        with pytest.raises(BadInputError, match=r"puts c into model\.safetensors, which does not hold it"):
             source.look(model(directory))
 
     def test_refuses_an_architecture_that_the_converter_does_not_know(self, directory):
         looked = source.look(model(directory))
         source.check_architecture(looked, frozenset({"GemmaForCausalLM"}))
         source.check_architecture(looked, None)
-        with pytest.raises(BadInputError, match="is a GemmaForCausalLM, and the pinned llama.cpp converts no such"):
+        with pytest.raises(BadInputError, match=r"is a GemmaForCausalLM, and the pinned llama\.cpp converts no such"):
             source.check_architecture(looked, frozenset({"LlamaForCausalLM"}))
 
 
@@ -102,13 +102,20 @@ class TestHub:
         looked = source.look(model())
         assert looked.revision == SHA
         assert [f.name for f in looked.files] == ["LICENSE", "config.json", "model.safetensors"]
-        assert not any("safetensors" in path for method, path in hub.requests if method == "GET" and "/resolve/" in path)
+        assert not any(
+            "safetensors" in path for method, path in hub.requests if method == "GET" and "/resolve/" in path
+        )
 
     def test_downloads_what_is_wanted_and_the_same_bytes(self, hub, directory, tmp_path):
         store = Store(tmp_path / "store", Display(io.StringIO()))
         looked = source.look(model())
         path = looked.open(store)
-        assert sorted(p.name for p in path.iterdir()) == ["LICENSE", "artifact.json", "config.json", "model.safetensors"]
+        assert sorted(p.name for p in path.iterdir()) == [
+            "LICENSE",
+            "artifact.json",
+            "config.json",
+            "model.safetensors",
+        ]
         assert (path / "model.safetensors").read_bytes() == (directory / "model.safetensors").read_bytes()
         hub.requests.clear()
         assert looked.open(store) == path
@@ -122,7 +129,9 @@ class TestHub:
             looked.open(store)
         hub.requests.clear()
         assert (looked.open(store) / "config.json").is_file()
-        assert not any("config.json" in path for method, path in hub.requests if method == "GET" and "/resolve/" in path)
+        assert not any(
+            "config.json" in path for method, path in hub.requests if method == "GET" and "/resolve/" in path
+        )
 
     def test_a_gated_repo_says_what_to_do(self, hub, directory):
         hub.add(REPO, directory, SHA, gated=True)

@@ -39,7 +39,7 @@ class Note:
     def inputs(self) -> dict[str, Any]:
         return {"words": self.words}
 
-    def make(self, room, store, task):
+    def make(self, room, _store, _task):
         (room / "first").write_text(self.words)
         if self.log:
             with self.log.open("a") as log:

@@ -10,11 +10,15 @@ if TYPE_CHECKING:
     from pipeline.result import Answer
 
 
-def answer(quant: Answer, reference: Answer) -> Verdict:
-    """Compare the two answers to the test prompt."""
+BROKEN = "The file is broken, or its type is too small for this model. Leave the quant out or use a larger type."
+
+
+def answer(quant: Answer | None, reference: Answer) -> Verdict:
+    """Compare the two answers to the test prompt; `quant` is None where the file could not be run at all."""
+    if quant is None:
+        return Verdict(check="answer", outcome="fail", seen="llama-completion could not run the file", advice=BROKEN)
     if reference.text and not quant.text:
-        advice = "The file is broken, or its type is too small for this model. Withdraw the quant or use a larger type."
-        return Verdict(check="answer", outcome="fail", seen="no answer, where the reference gives one", advice=advice)
+        return Verdict(check="answer", outcome="fail", seen="no answer, where the reference gives one", advice=BROKEN)
     words, same = reference.text.split(), 0
     for ours, theirs in zip(quant.text.split(), words, strict=False):
         if ours != theirs:

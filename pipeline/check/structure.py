@@ -1,4 +1,4 @@
-"""Does the file hold what the reference holds: the same tensors, in the same shapes and order."""
+"""Does the file hold what the reference holds: the same tensors, in the same shapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AGAIN = "Quantize again; if it stays so, llama-quantize and the converter of thi
 
 
 def tensors(quant: GGUFFile, reference: GGUFFile) -> Verdict:
-    """Compare names, shapes and order."""
+    """Compare names and shapes. The order is llama-quantize's own, which sorts tensors by layer."""
     missing = [name for name in reference.tensors if name not in quant.tensors]
     foreign = [name for name in quant.tensors if name not in reference.tensors]
     reshaped = [
@@ -28,9 +28,7 @@ def tensors(quant: GGUFFile, reference: GGUFFile) -> Verdict:
         if names:
             seen = f"{len(names)} of {len(reference.tensors)} tensors {what}: {', '.join(names[:3])}"
             return Verdict(check="tensors", outcome="fail", seen=seen, advice=AGAIN)
-    if list(quant.tensors) != list(reference.tensors):
-        return Verdict(check="tensors", outcome="fail", seen="the tensors stand in another order", advice=AGAIN)
-    seen = f"{len(quant.tensors)} tensors, names, shapes and order as in the reference"
+    seen = f"{len(quant.tensors)} tensors with the names and shapes of the reference's"
     return Verdict(check="tensors", outcome="pass", seen=seen)
 
 

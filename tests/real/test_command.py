@@ -16,7 +16,7 @@ from conftest import ROOT, empty_store
 
 from pipeline.result import Release
 
-KINDS = ("reference", "imatrix", "logits", "quant", "check", "quality", "speed")
+KINDS = ("reference", "imatrix", "logits", "quant", "answer", "quality", "speed")
 
 
 @pytest.fixture
@@ -68,9 +68,7 @@ def test_killed_in_every_step_the_next_run_goes_on(start, command, store, matrix
         for before, inode in finished.items():
             assert (store.root / before / "artifact.json").stat().st_ino == inode, f"{before} was made twice"
         finished = {
-            f"{a.kind}/{a.digest}": a.file("artifact.json").stat().st_ino
-            for a in store.artifacts()
-            if a.kind in KINDS
+            f"{a.kind}/{a.digest}": a.file("artifact.json").stat().st_ino for a in store.artifacts() if a.kind in KINDS
         }
     assert command("run", path)[0] == 0
     assert leftovers(store) == []
