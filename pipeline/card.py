@@ -49,6 +49,7 @@ def render(
         share=f"{ladder.SHARE:.0%}".replace("%", " %"),
         files=tables.files(release),
         plot=plot and quote(plot),
+        floor=ladder.noise_floor(provenance) > 0,
         legend=tables.legend(release),
         details=tables.details(release),
         checksums=tables.checksums(release),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.run import Workshop
     from pipeline.store import Store
 
+LOCATED = re.compile(r"[^\s:]+:\d+:\d+: ")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 
 
@@ -300,7 +301,8 @@ def guarded(command: Callable[[], Any]) -> int:
         with errors.disk_errors(Path.cwd(), "writing"):
             code = command()
     except errors.PipelineError as error:
-        click.echo(f"error: {error}", err=True)
+        # A message with a place stands alone, so that editors and Actions find the place.
+        click.echo(str(error) if LOCATED.match(str(error)) else f"error: {error}", err=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()

@@ -102,4 +102,5 @@ def model(store: Store) -> Model:
         card="full",
         gates=Gates(),
         line=1,
+        column=1,
     )

@@ -169,6 +169,7 @@ class _Reader:
             card=settings.card,
             gates=Gates(**settings.gates.model_dump()),
             line=self.document.spot(loc).line,
+            column=self.document.spot(loc).column,
         )
         self._is_new(model, (*loc, "source"), has_repo=bool(model.organization) and "organization" not in wrong)
         return model

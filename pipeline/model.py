@@ -89,6 +89,7 @@ class Model:
     card: Literal["full", "footer"]
     gates: Gates
     line: int
+    column: int
     """where the model stands in the file, from 1"""
 
     @property

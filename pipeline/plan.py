@@ -147,7 +147,7 @@ def _difference(model: Model, recipe: Recipe, before: Model | None) -> str:
         return "new quant"
     if old[recipe.name] != recipe:
         return "recipe changed"
-    ignored = {"recipes", "line"}
+    ignored = {"recipes", "line", "column"}
     changed = [
         f.name for f in fields(model) if f.name not in ignored and getattr(model, f.name) != getattr(before, f.name)
     ]

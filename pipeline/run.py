@@ -52,7 +52,7 @@ def look(models: Sequence[Model], toolchain: Toolchain, matrix_file: Path) -> li
         try:
             works.append(job.Steps(model, source.look(model), toolchain))
         except (BadInputError, HubError) as error:
-            failures.append((f"{matrix_file}:{model.line}: {error}", type(error)))
+            failures.append((f"{matrix_file}:{model.line}:{model.column}: {error}", type(error)))
     if failures:
         worst: type[PipelineError] = BadInputError if any(t is BadInputError for _, t in failures) else HubError
         raise worst("\n".join(message for message, _ in failures))

@@ -85,7 +85,13 @@ def protocol(release: Release) -> list[str]:
             (s.prompt_tokens, s.generated_tokens, s.repetitions, s.threads) for r in release.published if (s := r.speed)
         ),
     )
-    floor = units.significant(ladder.noise_floor(provenance), 2)
+    floor = ladder.noise_floor(provenance)
+    told = (
+        f"A difference of less than {units.significant(floor, 2)}, from the reference or between two files, is none"
+        if floor
+        else "So runs repeat themselves here, to the six decimals that are printed, and only the intervals blur a"
+        " comparison"
+    )
     mean, top = units.plus_minus(own.mean_kld), units.percent(own.same_top.value)
     reference = f"{_main_type(provenance)} ({units.size(provenance.reference.size)}, not published)"
     lines = [
@@ -96,8 +102,7 @@ def protocol(release: Release) -> list[str]:
         ),
         (
             f"**Noise floor:** the reference against its own logits reads a mean KLD of {mean},"
-            f" and the same top token {top} of the time. A difference of less than {floor},"
-            " from the reference or between two files, is none."
+            f" and the same top token {top} of the time. {told}."
         ),
     ]
     for prompt, generated, repetitions, threads in speeds:

@@ -139,6 +139,7 @@ def test_defaults_of_defaults():
         card="full",
         gates=Gates(None, None),
         line=4,
+        column=5,
     )
     assert made.name == "gemma-2b"
     assert made.repo == "nold/gemma-2b-GGUF"

@@ -27,7 +27,7 @@ def model(path=None, revision=None) -> Model:
     return Model(
         source=REPO, revision=revision, path=path, organization="me", filename="{model}-{quant}.gguf", recipes=(),
         prompt="?", max_tokens=8, calibration=EmbeddedText(), calibration_chunks=None, evaluation=EmbeddedText(),
-        evaluation_chunks=None, imatrix_format="gguf", card="full", gates=Gates(), line=3,
+        evaluation_chunks=None, imatrix_format="gguf", card="full", gates=Gates(), line=3, column=5,
     )  # fmt: skip
 
 

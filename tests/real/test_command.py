@@ -118,7 +118,7 @@ def test_a_corrupted_safetensors_is_refused_before_any_work(command, store, matr
     path.write_text(path.read_text().replace(str(model_directory("gemma")), str(damaged)))
     code, _, err = command("run", path)
     assert code == 2
-    assert re.fullmatch(rf"error: {path}:5: \S+ is damaged: its header promises .*Download it again\.\n", err)
+    assert re.fullmatch(rf"{path}:5:5: \S+ is damaged: its header promises .*Download it again\.\n", err)
     assert {a.kind for a in store.artifacts()} <= {"toolchain", "llama.cpp"}
 
 
