@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import factories
 import numpy as np
@@ -14,6 +14,9 @@ from pipeline.check import behaviour, quality, structure
 from pipeline.errors import OutOfRoomError, ToolchainError
 from pipeline.matrix import Gates
 from pipeline.result import Answer, Estimate, Fallback
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write(path: Path, tensors: dict[str, np.ndarray]) -> gguf_file.GGUFFile:
