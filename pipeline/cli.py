@@ -148,7 +148,7 @@ def prepare(model: str, matrix_file: Path, store_root: Path | None, cuda: bool |
     store = _store(store_root)
     with store.in_use():
         for steps in _works(matrix_file, [model], cuda)[1]:
-            run.refuse_early(store, [steps], None)
+            run.refuse_early(store, [(steps, ())], matrix_file, None)
             job.prepare(store, steps)
 
 
@@ -167,9 +167,9 @@ def job_command(job_id: str, matrix_file: Path, store_root: Path | None, results
         selections, works = _works(matrix_file, [job_id], cuda)
         if sum(len(s.recipes) for s in selections) != 1:
             raise errors.BadInputError(f"{job_id} names more than one job. Write it as MODEL:QUANT.")
-        run.refuse_early(store, works, None)
-        provenance = job.prepare(store, works[0])
-        result = run.save(results, job.run(store, works[0], selections[0].recipes[0], provenance))
+        (steps,), (recipe,) = works, selections[0].recipes
+        run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
+        result = run.save(results, job.run(store, steps, recipe, job.prepare(store, steps)))
     _finish([result])
 
 
@@ -218,9 +218,10 @@ def run_command(
     made: list[Result] = []
     with shop.store.in_use():
         selections, works = _works(matrix_file, only, cuda)
-        run.refuse_early(shop.store, works, publish_to)
-        for selection, steps in zip(selections, works, strict=True):
-            made += run.run_model(shop, steps, selection.recipes)
+        todo = [(steps, selection.recipes) for selection, steps in zip(selections, works, strict=True)]
+        run.refuse_early(shop.store, todo, matrix_file, publish_to)
+        for steps, recipes in todo:
+            made += run.run_model(shop, steps, recipes)
     _finish(made)
 
 
@@ -251,7 +252,7 @@ def demo(matrix_file: Path, store_root: Path | None, results: Path, publish_to: 
     with shop.store.in_use():
         model = demonstration.model(shop.store)
         (steps,) = run.look([model], toolchain, matrix_file)
-        run.refuse_early(shop.store, [steps], publish_to)
+        run.refuse_early(shop.store, [(steps, model.recipes)], matrix_file, publish_to)
         made = run.run_model(shop, steps, model.recipes)
     card = shop.target.directory(model.repo) / "README.md"
     _finish(made, f"\nThe card: {card}" if card.exists() else "")

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import OutOfRoomError
 from pipeline.measure import logits_bytes
-from pipeline.recipe import QUANT_TYPES
+from pipeline.recipe import bits_per_weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from pipeline.job import Steps
+    from pipeline.result import Recipe
     from pipeline.store import Store
 
 BUILD_BYTES = 1_200_000_000
@@ -24,8 +25,8 @@ USUAL_CHUNKS = 64
 MARGIN = 1.3
 
 
-def needed(store: Store, steps: Steps) -> tuple[int, int]:
-    """Estimate the bytes that a model's missing steps add to the store, and those that its release adds to a folder."""
+def needed(store: Store, steps: Steps, recipes: Sequence[Recipe]) -> tuple[int, int]:
+    """Estimate the bytes that missing steps add to the store, and those that the quants take in a folder."""
     parameters = steps.source.parameters
     inside = 0
     if steps.source.path is None and store.find(steps.snapshot) is None:
@@ -35,16 +36,16 @@ def needed(store: Store, steps: Steps) -> tuple[int, int]:
     if store.find(steps.logits) is None:
         chunks = steps.model.evaluation_chunks or USUAL_CHUNKS
         inside += logits_bytes(steps.source.vocabulary, chunks)
-    quants = {r.name: int(parameters * QUANT_TYPES[r.base].bits / 8 * MARGIN) for r in steps.model.recipes}
-    inside += sum(quants[r.name] for r in steps.model.recipes if store.find(steps.quant(r)) is None)
+    quants = {r.name: int(parameters * bits_per_weight(r) / 8 * MARGIN) for r in recipes}
+    inside += sum(quants[r.name] for r in recipes if store.find(steps.quant(r)) is None)
     return inside, sum(quants.values())
 
 
-def check(store: Store, work: Sequence[Steps], folder: Path | None) -> None:
-    """Raise `OutOfRoomError` where the run would not fit. `folder` is where releases go, None for the Hub."""
-    estimates = [needed(store, steps) for steps in work]
+def check(store: Store, works: Sequence[tuple[Steps, Sequence[Recipe]]], folder: Path | None) -> None:
+    """Raise `OutOfRoomError` where the run would not fit. `folder` is where releases go, None for nowhere here."""
+    estimates = [needed(store, steps, recipes) for steps, recipes in works]
     inside = sum(e[0] for e in estimates)
-    if any(store.find(steps.toolchain) is None for steps in work):
+    if any(store.find(steps.toolchain) is None for steps, _ in works):
         inside += BUILD_BYTES
     wanted = {store.root: inside}
     if folder is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline import __version__, card, plot, testlog
 from pipeline.quantize import QUANT
 from pipeline.result import FileEntry, Release
+from pipeline.source import CARD, Papers
 from pipeline.store import canonical, digest_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pipeline.store import Store
 
 RELEASE = "release.json"
-CARD = "README.md"
 LOG = "test.log"
 PLOT = "quality.svg"
 
@@ -52,9 +52,9 @@ def release_id(steps: Steps) -> str:
 def assemble(store: Store, steps: Steps, results: Sequence[Result]) -> Bundle:
     """Put together what goes onto the target: the quants that passed, the card and all that belongs to it.
 
-    `results` are in the order of the matrix and share their provenance. A folder's own licence files are copied.
+    `results` are in the order of the matrix and share their provenance.
     """
-    directory = steps.source.open(store)
+    papers = store.get(Papers(steps.source))
     provenance = results[0].provenance
     weights: dict[str, Content] = {
         r.file.name: store.get(steps.quant(r.recipe)).file(QUANT) for r in results if not r.withheld
@@ -71,8 +71,8 @@ def assemble(store: Store, steps: Steps, results: Sequence[Result]) -> Bundle:
         results=tuple(results),
         files=(),
     )
-    texts: dict[str, Content] = {name: (directory / name).read_bytes() for name in steps.source.licences}
-    texts |= _pages(draft, steps, directory / CARD)
+    texts: dict[str, Content] = {name: papers.file(name).read_bytes() for name in steps.source.licences}
+    texts |= _pages(draft, steps, papers.file(CARD))
     contents = weights | texts
     files = tuple(entries.get(name) or _entry(name, contents[name]) for name in sorted(contents))
     release = draft.model_copy(update={"files": files})

@@ -59,17 +59,20 @@ def look(models: Sequence[Model], toolchain: Toolchain, matrix_file: Path) -> li
     return works
 
 
-def refuse_early(store: Store, works: Sequence[Steps], folder: Path | None) -> None:
-    """Refuse what cannot end well, before the first long step: unknown architectures, too little disk."""
-    if not works:
-        return
-    known = architectures(store.get(works[0].toolchain.source))
+def refuse_early(
+    store: Store, works: Sequence[tuple[Steps, Sequence[Recipe]]], matrix_file: Path, folder: Path | None
+) -> None:
+    """Refuse what cannot end well, before the first long step: unknown architectures, too little disk.
+
+    `works` are the models with those of their quants that are to be made, `folder` is where releases go, if so.
+    """
     problems = []
-    for steps in works:
-        try:
-            source.check_architecture(steps.source, known)
-        except BadInputError as error:
-            problems.append(str(error))
+    for steps, _ in works:
+        if store.find(steps.reference) is None:
+            try:
+                source.check_architecture(steps.source, architectures(store.get(steps.toolchain.source)))
+            except BadInputError as error:
+                problems.append(f"{matrix_file}:{steps.model.line}:{steps.model.column}: {error}")
     if problems:
         raise BadInputError("\n".join(problems))
     disk.check(store, works, folder)

@@ -86,7 +86,9 @@ def run(
         raise
     if process.returncode == 0:
         return completed
-    tail = "\n".join((completed.stderr + completed.stdout).strip().splitlines()[-TAIL_LINES:])
+    # What a program prints may come from a model: behind a bar, no line of it is a command to GitHub Actions.
+    last = (completed.stdout + completed.stderr).strip().splitlines()[-TAIL_LINES:]
+    tail = "\n".join(f"  | {line}" for line in last)
     if shutil.disk_usage(cwd).free < FULL_DISK_BYTES or "No space left on device" in tail:
         raise OutOfRoomError(
             f"The disk with {cwd} is full: {name} stopped while {doing}. Free some space, run"

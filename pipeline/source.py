@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -19,12 +20,13 @@ from pipeline.result import FileEntry
 from pipeline.store import canonical, digest_of, file_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pipeline.model import Model
     from pipeline.progress import Task
     from pipeline.store import Store
 
+CARD = "README.md"
 # What converting needs besides the weights. Nothing that runs: no *.py, no pickles.
 COMPANIONS = (
     "config.json",
@@ -39,9 +41,10 @@ COMPANIONS = (
     "merges.txt",
     "spiece.model",
     "params.json",
-    "README.md",
+    CARD,
 )
-LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+# Copied into a release, so nothing that could pass for a model there.
+LICENCE = re.compile(r"(LICEN[SC]E|NOTICE|USE_POLICY)[\w-]*(\.(txt|md))?", re.IGNORECASE)
 BYTES_PER_WEIGHT = {"float32": 4, "float64": 8, "float8_e4m3fn": 1}
 
 
@@ -66,7 +69,9 @@ class Source:
 
     @property
     def architecture(self) -> str:
-        return str((self.config.get("architectures") or ["?"])[0])
+        named = self.config.get("architectures")
+        first = str(named[0]) if isinstance(named, list) and named else ""
+        return first if re.fullmatch(r"\w{1,80}", first) else "model without a readable architecture"
 
     @property
     def weight_bytes(self) -> int:
@@ -85,7 +90,7 @@ class Source:
 
     @property
     def licences(self) -> list[str]:
-        return sorted(f.name for f in self.files if _matches(f.name, LICENCES))
+        return sorted(f.name for f in self.files if LICENCE.fullmatch(f.name))
 
     @cached_property
     def digest(self) -> str:
@@ -119,24 +124,55 @@ class Snapshot:
         }
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
-        from huggingface_hub import hf_hub_download
+        _download(self.source, self.source.files, room, task)
 
-        done, total = 0, sum(f.size for f in self.source.files)
-        for file in self.source.files:
-            task.advance(done / total, file.name)
-            with hub_sentences(self.source.id, self.source.revision):
-                hf_hub_download(self.source.id, file.name, revision=self.source.revision, local_dir=room)
-            if (room / file.name).stat().st_size != file.size or (
-                file.sha256 and file_sha256(room / file.name) != file.sha256
-            ):
-                (room / file.name).unlink()
-                raise HubError(
-                    f"{self.source.id}: {file.name} came with other bytes than the Hub lists. Run again;"
-                    " if it happens again, the proxy or mirror in HF_ENDPOINT is to blame."
-                )
-            done += file.size
-        # The client's notes for resuming; what they were for is done.
-        shutil.rmtree(room / ".cache", ignore_errors=True)
+
+@dataclass(frozen=True)
+class Papers:
+    """A source's card and licence files: what a release needs of it, without the weights."""
+
+    source: Source
+    kind: ClassVar[str] = "papers"
+    resumable: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.source.id}: card and licence"
+
+    def inputs(self) -> dict[str, Any]:
+        return {"source": self.source.digest, "files": [file.name for file in self._files]}
+
+    def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
+        if self.source.path is None:
+            _download(self.source, self._files, room, task)
+            return
+        for file in self._files:
+            shutil.copyfile(self.source.path / file.name, room / file.name)
+
+    @property
+    def _files(self) -> list[FileEntry]:
+        return [f for f in self.source.files if f.name == CARD or LICENCE.fullmatch(f.name)]
+
+
+def _download(source: Source, files: Sequence[FileEntry], room: Path, task: Task) -> None:
+    """Download files of a source at its revision, and hold them against what the Hub lists."""
+    from huggingface_hub import hf_hub_download
+
+    done, total = 0, sum(file.size for file in files)
+    for file in files:
+        task.advance(done / total, file.name)
+        with hub_sentences(source.id, source.revision):
+            hf_hub_download(source.id, file.name, revision=source.revision, local_dir=room)
+        path = room / file.name
+        if path.stat().st_size != file.size or (file.sha256 and file_sha256(path) != file.sha256):
+            path.unlink()
+            raise HubError(
+                f"{source.id}: {file.name} came with other bytes than the Hub lists. Run again; if it happens again,"
+                " the proxy or mirror in HF_ENDPOINT is to blame."
+            )
+        done += file.size
+    # The client's notes for resuming; what they were for is done.
+    shutil.rmtree(room / ".cache", ignore_errors=True)
 
 
 def look(model: Model) -> Source:
@@ -204,11 +240,13 @@ def _look_at_hub(model: Model) -> Source:
 
 def _used(names: set[str], weights: list[str]) -> list[str]:
     index = [safetensors.INDEX] if safetensors.INDEX in names else []
-    return sorted({*weights, *index, *(n for n in names if _matches(n, COMPANIONS + LICENCES))})
+    return sorted({*weights, *index, *(n for n in names if _is_companion(n))})
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return "/" not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def _is_companion(name: str) -> bool:
+    if "/" in name:
+        return False
+    return bool(LICENCE.fullmatch(name)) or any(fnmatch.fnmatchcase(name, pattern) for pattern in COMPANIONS)
 
 
 def _config(path: Path, where: str) -> dict[str, Any]:

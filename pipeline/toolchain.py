@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import psutil
 
 from pipeline import shell
-from pipeline.errors import ToolchainError
+from pipeline.errors import BadInputError, ToolchainError
 from pipeline.model import GitSource, PathSource, Sdist
 from pipeline.store import canonical, digest_of, file_sha256
 
@@ -77,14 +77,15 @@ class LlamaSource:
 
     @property
     def origin(self) -> str:
-        """Where it comes from, for people."""
+        """Where it comes from, and what was changed in it, for people."""
         match self.pin:
             case Sdist(name=name, version=version, sha256=sha256):
-                return f"{name}=={version} from the package index, sha256 {sha256}"
+                place = f"{name}=={version} from the package index, sha256 {sha256}"
             case GitSource(url=url):
-                return url
+                place = url
             case PathSource():
-                return "a local directory"
+                place = "a local directory"
+        return f"{place}; its log is flushed when a tool ends"
 
     def inputs(self) -> dict[str, Any]:
         match self.pin:
@@ -119,9 +120,9 @@ class LlamaSource:
         for name in UNUSED:
             shutil.rmtree(tree / name, ignore_errors=True)
         if not (tree / "convert_hf_to_gguf.py").is_file() or not (tree / "CMakeLists.txt").is_file():
-            raise ToolchainError(
-                f"{self.origin} holds no llama.cpp: convert_hf_to_gguf.py or CMakeLists.txt is missing."
-                " Check `llama_cpp` in matrix.yml."
+            raise BadInputError(
+                "`llama_cpp` in matrix.yml leads to no llama.cpp: convert_hf_to_gguf.py or CMakeLists.txt is missing."
+                " Correct it."
             )
 
     @cached_property
@@ -262,7 +263,7 @@ def _unpack(archive: Path, pin: Sdist, tree: Path) -> None:
                 tar.extract(member, tree, filter="data")
     archive.unlink()
     if not tree.is_dir():
-        raise ToolchainError(f"{pin.name}=={pin.version} holds no vendor/llama.cpp. Check `llama_cpp` in matrix.yml.")
+        raise BadInputError(f"{pin.name}=={pin.version} holds no vendor/llama.cpp. Check `llama_cpp` in matrix.yml.")
 
 
 def _program(name: str) -> str:

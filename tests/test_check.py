@@ -116,7 +116,7 @@ def test_too_little_disk_is_refused_before_any_work(monkeypatch, tmp_path):
         def find(self, _step):
             return None
 
-    monkeypatch.setattr(disk, "needed", lambda _store, _steps: (5_000_000_000, 3_000_000_000))
+    monkeypatch.setattr(disk, "needed", lambda *_: (5_000_000_000, 3_000_000_000))
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Full)
     with pytest.raises(OutOfRoomError, match=r"needs about 9\.2 GB \(estimated\).* 0\.0 GB are free"):
-        disk.check(NoStore(), [Steps()], tmp_path / "out" / "deep")
+        disk.check(NoStore(), [(Steps(), ())], tmp_path / "out" / "deep")

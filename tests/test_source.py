@@ -38,6 +38,7 @@ def directory(tmp_path):
     write(directory / "model.safetensors", GOOD)
     (directory / "config.json").write_text(json.dumps(CONFIG))
     (directory / "LICENSE").write_text("terms")
+    (directory / "LICENSE-Q4_K_M.gguf").write_text("not a licence")
     (directory / "modeling_gemma.py").write_text("raise SystemExit('remote code')")
     (directory / "pytorch_model.bin").write_bytes(b"pickle")
     return directory

@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from pipeline import toolchain
-from pipeline.errors import ToolchainError
+from pipeline.errors import BadInputError
 from pipeline.matrix import GitSource, PathSource, Sdist
 from pipeline.store import Artifact, digest_of
 
@@ -73,7 +73,7 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path):
 
 def test_an_archive_without_llama_cpp(tmp_path):
     path = archive(tmp_path / "llama_cpp_python-0.3.36.tar.gz", {"setup.py": "x"})
-    with pytest.raises(ToolchainError, match="holds no vendor"):
+    with pytest.raises(BadInputError, match="holds no vendor"):
         toolchain._unpack(path, PIN, tmp_path / "tree")
 
 

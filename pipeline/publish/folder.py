@@ -57,6 +57,7 @@ class Folder:
     def publish(self, bundle: Bundle) -> str:
         directory = self.directory(bundle.release.repo)
         with disk_errors(self.root, f"writing {directory}"), self._alone():
+            self._recover(directory)
             last = self.last(bundle.release.repo)
             theirs = self._foreign(directory, last)
             attributes = _attributes(directory, last, bundle.release)
@@ -71,9 +72,7 @@ class Folder:
 
     def _replace(self, directory: Path, bundle: Bundle, theirs: list[str], attributes: str) -> None:
         """Build the new folder beside the old one, read it back, and swap the two in one rename."""
-        new = self.root / f".{directory.name}.new"
-        if new.exists():
-            shutil.rmtree(new)
+        new = _beside(directory, "new")
         new.mkdir()
         for name, content in bundle.contents.items():
             if isinstance(content, Path):
@@ -98,6 +97,14 @@ class Folder:
         else:
             new.rename(directory)
 
+    def _recover(self, directory: Path) -> None:
+        """Clear up after a run that was killed while it published."""
+        new, old = _beside(directory, "new"), _beside(directory, "old")
+        if old.exists():  # killed between the two renames of `_exchange`
+            old.rename(new if directory.exists() else directory)
+        if new.exists():
+            shutil.rmtree(new)
+
     def _foreign(self, directory: Path, last: Release | None) -> list[str]:
         """Return what lies in the folder and is not ours: kept, whatever it is."""
         if not directory.exists():
@@ -118,6 +125,10 @@ class Folder:
             yield
         finally:
             os.close(descriptor)
+
+
+def _beside(directory: Path, suffix: str) -> Path:
+    return directory.with_name(f".{directory.name}.{suffix}")
 
 
 def _attributes(directory: Path, last: Release | None, release: Release) -> str:
@@ -148,7 +159,7 @@ def _exchange(new: Path, old: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.renameat2(AT_FDCWD, bytes(new), AT_FDCWD, bytes(old), RENAME_EXCHANGE) == 0:
             return
-    aside = old.with_name(f".{old.name}.old")
+    aside = _beside(old, "old")
     old.rename(aside)
     new.rename(old)
     aside.rename(new)

@@ -104,8 +104,8 @@ def make(store, tmp_path, toolchain):
         shop = run.Workshop(store, tmp_path / "results", Folder(tmp_path / "out"))
         model = replace(matrix.load(path).models[0], **changes)
         (steps,) = run.look([model], toolchain, path)
-        run.refuse_early(store, [steps], tmp_path / "out")
         wanted = [r for r in model.recipes if only in (None, r.name)]
+        run.refuse_early(store, [(steps, wanted)], path, tmp_path / "out")
         results = run.run_model(shop, steps, wanted)
         return Made(steps, results, shop.target.directory(model.repo), shop)
 

@@ -130,7 +130,7 @@ def test_an_architecture_that_llama_cpp_does_not_know(command, matrix_file, mode
     path.write_text(path.read_text().replace(str(model_directory("gemma")), str(strange)))
     code, _, err = command("run", path)
     assert code == 2
-    assert "tiny/gemma is a GemmahForCausalLM" in err
+    assert f"{path}:5:5: tiny/gemma is a GemmahForCausalLM" in err
 
 
 def test_interrupted_is_130_and_nothing_is_left_half_done(start, store, matrix_file, tmp_path):
