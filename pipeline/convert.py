@@ -6,10 +6,11 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import shell
+from pipeline.errors import ToolchainError
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Reference:
         return {
             "source": self.source.digest,
             "toolchain": self.toolchain.identity,
-            "transformers": version("transformers"),
+            "transformers": _transformers(),
         }
 
     def make(self, room: Path, store: Store, task: Task) -> None:
@@ -67,3 +68,13 @@ class Reference:
             watch=watch,
         )
         shutil.rmtree(room / "layout")
+
+
+def _transformers() -> str:
+    """Return the version of the library that reads tokenizers for the converter: it decides bytes, too."""
+    try:
+        return version("transformers")
+    except PackageNotFoundError as error:
+        raise ToolchainError(
+            "The converter needs packages that are not installed. Run `make setup`, or `pip install -e '.[convert]'`."
+        ) from error

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pipeline import recipe, shell
 from pipeline.convert import OFFLINE
 from pipeline.errors import BadInputError
-from pipeline.model import EmbeddedText, Gates, Model
+from pipeline.matrix.model import EmbeddedText, Gates, Model
 
 if TYPE_CHECKING:
     from pipeline.progress import Task

@@ -31,7 +31,7 @@ from pipeline.text import Text
 from pipeline.toolchain import FLAGS
 
 if TYPE_CHECKING:
-    from pipeline.model import Model
+    from pipeline.matrix.model import Model
     from pipeline.result import Recipe
     from pipeline.source import Source
     from pipeline.store import Step, Store

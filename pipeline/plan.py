@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.matrix import Matrix
-    from pipeline.model import Model
+    from pipeline.matrix.model import Model
     from pipeline.result import Recipe, Release
 
 Action = Literal["run", "reuse", "published"]

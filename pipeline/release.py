@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import __version__, card, plot, testlog
+from pipeline import __version__, card
+from pipeline.card import plot, testlog
 from pipeline.quantize import QUANT
 from pipeline.result import FileEntry, Release
 from pipeline.source import CARD, Papers

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from pipeline import units
+from pipeline.card.markdown import inline
+from pipeline.template import fill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from pipeline.plan import Plan
     from pipeline.result import Result
 
-TEMPLATES = Path(__file__).parent.parent / "templates"
 NUMERIC = "0123456789-"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -42,12 +40,8 @@ def summary(results: Sequence[Result]) -> str:
     """Render results as Markdown, a table a model."""
     models: dict[str, list[tuple[str, ...]]] = {}
     for result in results:
-        models.setdefault(result.provenance.source, []).append(_row(result))
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown, and every value is ours
-    )  # fmt: skip
-    return environment.get_template("summary.md.j2").render(models=models)
+        models.setdefault(result.provenance.source, []).append(tuple(map(inline, _row(result))))
+    return fill("summary.md.j2", models=models)
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.job import Steps
     from pipeline.matrix import Matrix
-    from pipeline.model import Model
+    from pipeline.matrix.model import Model
     from pipeline.publish.folder import Folder
     from pipeline.result import Recipe
     from pipeline.store import Store

@@ -22,7 +22,7 @@ from pipeline.store import canonical, digest_of, file_sha256
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.model import Model
+    from pipeline.matrix.model import Model
     from pipeline.progress import Task
     from pipeline.store import Store
 

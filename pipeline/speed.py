@@ -41,7 +41,12 @@ class Timed:
         return f"{self.measured.quant.job}: time"
 
     def inputs(self) -> dict[str, Any]:
-        return {"measured": digest_of(self.measured), "machine": machine(), "threads": threads()}
+        return {
+            "measured": digest_of(self.measured),
+            "machine": machine(),
+            "threads": threads(),
+            "cuda": self.measured.quant.reference.toolchain.cuda,
+        }
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
         quality = Quality.model_validate_json(store.get(self.measured).file(QUALITY).read_bytes())

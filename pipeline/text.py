@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline.errors import BadInputError
-from pipeline.model import EmbeddedText, HubText, PathText
+from pipeline.matrix.model import EmbeddedText, HubText, PathText
 from pipeline.source import hub_sentences
 from pipeline.store import file_sha256
 

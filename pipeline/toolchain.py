@@ -19,7 +19,7 @@ import psutil
 
 from pipeline import shell
 from pipeline.errors import BadInputError, ToolchainError
-from pipeline.model import GitSource, PathSource, Sdist
+from pipeline.matrix.model import GitSource, PathSource, Sdist
 from pipeline.store import canonical, digest_of, file_sha256
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ FLAGS = (
     "-DLLAMA_OPENSSL=OFF",
 )
 # The tools find their libraries beside themselves, wherever the store moves them.
-PLACEMENT = ("-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON", "-DCMAKE_INSTALL_RPATH=$ORIGIN")
+PLACEMENT = (
+    "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
+    "-DCMAKE_INSTALL_RPATH=$ORIGIN",
+    "-DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON",  # CUDA's libraries stay where they are
+)
 # The tools print through a thread of their own and leave without waiting for it: without this, one run in four of
 # llama-perplexity loses its last lines, and ends well. It changes what is printed, never what is computed.
 FLUSH_FILE = "common/log.cpp"
@@ -158,7 +162,12 @@ class Toolchain:
         return hashlib.sha256(canonical([self.source.inputs(), FLAGS])).hexdigest()
 
     def inputs(self) -> dict[str, Any]:
-        return {"source": digest_of(self.source), "flags": FLAGS, "cuda": self.cuda, "machine": _processor()}
+        return {
+            "source": digest_of(self.source),
+            "flags": [*FLAGS, *PLACEMENT],
+            "cuda": self.cuda,
+            "machine": _processor(),
+        }
 
     def make(self, room: Path, store: Store, task: Task) -> None:
         tree = store.get(self.source).file("tree")

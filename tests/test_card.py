@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from ruamel.yaml import YAML
 
-from pipeline import ladder, testlog
-from pipeline.card import render, render_footer
-from pipeline.markdown import closing, code, fence, inline
+from pipeline.card import ladder, render, render_footer, testlog
+from pipeline.card.markdown import closing, code, fence, inline
+from pipeline.card.original import LONGEST_TEXT, SourceCard
 from pipeline.result import Answer, Estimate, Offload, Recipe, Verdict
-from pipeline.sourcecard import LONGEST_TEXT, SourceCard
 
 GEMMA = """\
 ---

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline import located, matrix
+from pipeline import matrix
 from pipeline.errors import BadInputError
 from pipeline.matrix import (
     EmbeddedText,
@@ -26,10 +26,11 @@ from pipeline.matrix import (
     PathText,
     Sdist,
     load,
+    located,
     parse,
     schema,
 )
-from pipeline.matrix_file import Settings
+from pipeline.matrix.forms import Settings
 from pipeline.result import Recipe
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import chunks, measure, quantize
 from pipeline.errors import BadInputError, ToolchainError
-from pipeline.model import EmbeddedText
+from pipeline.matrix.model import EmbeddedText
 from pipeline.progress import Task
 from pipeline.result import Estimate, Fallback, Offload
 from pipeline.shell import Completed

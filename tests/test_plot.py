@@ -6,9 +6,9 @@ import matplotlib as mpl
 import pytest
 from factories import BITS, provenance, quality, release, result
 
-from pipeline import labels
-from pipeline.labels import Box
-from pipeline.plot import draw
+from pipeline.card import labels
+from pipeline.card.labels import Box
+from pipeline.card.plot import draw
 from pipeline.result import Estimate
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.result import Verdict
 
 if TYPE_CHECKING:
-    from pipeline.model import Gates
+    from pipeline.matrix.model import Gates
     from pipeline.result import Quality
 
 ADVICE = "Use a larger type, or change the gate in matrix.yml."

@@ -8,15 +8,16 @@ from textwrap import fill
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from pipeline import ladder, tables, units
-from pipeline.markdown import code, fence, inline, plain
-from pipeline.notice import licence as licence_name
+from pipeline import units
+from pipeline.card import ladder, tables
+from pipeline.card.markdown import code, fence, inline, plain
+from pipeline.card.notice import licence as licence_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.card.original import SourceCard
     from pipeline.result import Answer, Offload, Provenance, Recipe, Release, TextUse, Verdict
-    from pipeline.sourcecard import SourceCard
 
 HUB = "https://huggingface.co"
 

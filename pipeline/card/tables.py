@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pipeline import ladder, units
-from pipeline.markdown import code, inline, table
+from pipeline import units
+from pipeline.card import ladder
+from pipeline.card.markdown import code, inline, table
 
 if TYPE_CHECKING:
     from pipeline.result import Offload, Release

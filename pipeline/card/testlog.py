@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from pipeline.markdown import plain
+from pipeline.card.markdown import plain
 
 if TYPE_CHECKING:
     from pipeline.result import Answer, Provenance, Release, Result

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from pipeline import labels, units
-from pipeline.labels import Box
-from pipeline.ladder import measured, noise_floor
+from pipeline import units
+from pipeline.card import labels
+from pipeline.card.labels import Box
+from pipeline.card.ladder import measured, noise_floor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

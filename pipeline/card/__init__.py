@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from pipeline import ladder, sections, tables, units
-from pipeline.markdown import closing, fence, inline, plain
-from pipeline.notice import notice
-from pipeline.sourcecard import LONGEST_TEXT, SourceCard, dump
+from pipeline import units
+from pipeline.card import ladder, sections, tables
+from pipeline.card.markdown import closing, fence, inline, plain
+from pipeline.card.notice import notice
+from pipeline.card.original import LONGEST_TEXT, SourceCard, dump
+from pipeline.template import fill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ def render(
     """The card; `plot` and `licence_files` name files that lie beside it."""
     source = SourceCard.parse(source_card or "")
     provenance = release.provenance
-    return _fill(
+    return fill(
         "card.md.j2",
         front_matter=dump(_metadata(release, source, licence_files)),
         project=PROJECT,
@@ -85,7 +84,7 @@ def render_footer(release: Release, source_card: str | None) -> str:
         front_matter = dump(_metadata(release, source, ())) + "\n"
         body = (fence(source.front_matter, "yaml") + "\n\n" if source.front_matter else "") + body
     end = closing(body)
-    return _fill(
+    return fill(
         "footer.md.j2",
         front_matter=front_matter,
         body=_line(fence(body, "markdown") if end is None else body + end),
@@ -99,18 +98,6 @@ def render_footer(release: Release, source_card: str | None) -> str:
 
 def _line(text: str) -> str:
     return text if text.endswith("\n") else text + "\n"
-
-
-def _fill(template: str, **values: Any) -> str:
-    folder = Path(__file__).parent.parent / "templates"
-    environment = Environment(  # noqa: S701 - this is Markdown: markdown.py escapes what needs it
-        loader=FileSystemLoader(folder),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(values)
 
 
 def _metadata(release: Release, source: SourceCard, licence_files: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pipeline import recipe
-from pipeline.located import shown
+from pipeline.matrix.located import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

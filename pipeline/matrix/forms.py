@@ -14,8 +14,7 @@ from pydantic import (
 )
 
 from pipeline import recipe
-from pipeline.result import Recipe
-from pipeline.spelling import (
+from pipeline.matrix.spelling import (
     Commit,
     Count,
     EmbeddingType,
@@ -36,6 +35,7 @@ from pipeline.spelling import (
     TensorRegex,
     TensorType,
 )
+from pipeline.result import Recipe
 
 
 class Form(BaseModel):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.located import shown
-from pipeline.matrix_file import (
+from pipeline.matrix.forms import (
     Form,
     GatesForm,
     GitForm,
@@ -24,14 +23,15 @@ from pipeline.matrix_file import (
     SdistForm,
     Settings,
 )
-from pipeline.spelling import close_match, meant
+from pipeline.matrix.located import shown
+from pipeline.matrix.spelling import close_match, meant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
-    from pipeline.located import Document, Loc, Problem
+    from pipeline.matrix.located import Document, Loc, Problem
 
 # Parts of pydantic's locations to the form that they lead to.
 _FORMS: Final[dict[str | int, type[Form]]] = {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Final
 
-from pipeline import complaint, located, recipe
+from pipeline import recipe
 from pipeline.errors import BadInputError
-from pipeline.located import shown
-from pipeline.matrix_file import (
+from pipeline.matrix import complaint, located
+from pipeline.matrix.forms import (
     GitForm,
     HubTextForm,
     ModelForm,
@@ -22,7 +20,8 @@ from pipeline.matrix_file import (
     ToolchainForm,
     schema,
 )
-from pipeline.model import (
+from pipeline.matrix.located import shown
+from pipeline.matrix.model import (
     EmbeddedText,
     Gates,
     GitSource,
@@ -35,12 +34,12 @@ from pipeline.model import (
     Text,
     Toolchain,
 )
-from pipeline.spelling import meant
+from pipeline.matrix.spelling import meant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.located import Document, Loc
+    from pipeline.matrix.located import Document, Loc
     from pipeline.result import Recipe
 
 __all__ = [
@@ -253,7 +252,3 @@ def _same(one: Text, other: Text) -> bool:
         case PathText(), PathText():
             return one.path == other.path
     return False
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
