@@ -40,7 +40,8 @@ def summary(results: Sequence[Result]) -> str:
     """Render results as Markdown, a table a model."""
     models: dict[str, list[tuple[str, ...]]] = {}
     for result in results:
-        models.setdefault(result.provenance.source, []).append(tuple(map(inline, _row(result))))
+        *figures, state = _row(result)
+        models.setdefault(result.provenance.source, []).append((*figures, inline(state)))
     return fill("summary.md.j2", models=models)
 
 
