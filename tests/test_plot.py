@@ -52,7 +52,7 @@ def test_says_what_it_shows():
     root = ET.fromstring(draw(release(quants=["Q4_K_M"])))  # noqa: S314 - ours
     assert root.get("role") == "img"
     assert "nold/gemma-2b-GGUF" in root.find(f"{SVG}title").text
-    assert "Q4_K_M 1.63 GB" in root.find(f"{SVG}desc").text
+    assert "Q4_K_M 1.63\N{NO-BREAK SPACE}GB" in root.find(f"{SVG}desc").text
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0002, math.nan, math.inf, 1e-9, 50.0])

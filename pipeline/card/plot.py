@@ -99,7 +99,9 @@ def _set_axes(axes: Axes, points: Sequence[Point], edge: float, floor: float) ->
     sizes = [point.size for point in points] or [0.0, 1.0]
     margin = 0.16 * (max(sizes) - min(sizes)) or 0.2 * max(sizes)
     axes.set_xlim(max(0.0, min(sizes) - margin), max(sizes) + margin)
-    axes.set_xlabel("file size (GB)")
+    unit, factor = ("GB", 1) if max(sizes) >= 1 else ("MB", 1000)
+    axes.set_xlabel(f"file size ({unit})")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:g}"))
     axes.set_ylabel("mean KLD (nats per token)")
     axes.set_title("KL divergence from the reference, by size", fontsize=18, loc="left", pad=12)
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -180,7 +182,7 @@ def _box(extent: Bbox) -> Box:
 def _describe(svg: str, release: Release, points: Sequence[Point], floor: float) -> str:
     """Give the picture a title and a description that a screen reader can say."""
     title = f"{release.repo}: file size against mean KL divergence from the reference"
-    rows = [f"{point.label} {point.size:.2f} GB {units.significant(point.kld)}" for point in points]
+    rows = [f"{point.label} {units.size(round(point.size * 1e9))} {units.significant(point.kld)}" for point in points]
     text = f"{'; '.join(rows)}. Noise floor {units.significant(floor, 2)} nats per token."
     start = svg.index(">", svg.index("<svg"))
     named = f' role="img"><title>{escape(title)}</title><desc>{escape(text)}</desc>'
