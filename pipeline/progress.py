@@ -1,4 +1,4 @@
-"""What a person sees while steps run: a bar on a terminal, groups in Actions, plain lines elsewhere."""
+"""What a person sees while steps run: bars on a terminal, groups in Actions, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,43 +31,58 @@ class Display:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._actions = os.environ.get("GITHUB_ACTIONS") == "true"
-        self._console = Console(file=self._stream) if self._stream.isatty() and not self._actions else None
+        self._bars: Progress | None = None
+        if self._stream.isatty() and not self._actions:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+            )
+            self._bars = Progress(*columns, TimeElapsedColumn(), console=Console(file=self._stream), transient=True)
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=self._stream, flush=True)
 
     @contextmanager
     def step(self, label: str) -> Iterator[Task]:
-        """Show that the step `label` runs, and how long it took."""
-        if self._console is not None:
-            with self._bar(label) as task:
-                yield task
-            return
+        """Show that the step `label` runs, and how long it took. A step may run others that it waits for."""
         began = time.monotonic()
+        shown = self._bar(self._bars, label) if self._bars is not None else self._lines(label)
+        with shown as task:
+            yield task
+        self.say(f"{label}: done in {time.monotonic() - began:.1f} s")
+
+    @contextmanager
+    def _bar(self, bars: Progress, label: str) -> Iterator[Task]:
+        bar = bars.add_task(label, total=None, note="")
+        bars.start()
+        try:
+            yield _BarTask(bars, bar)
+        finally:
+            bars.remove_task(bar)
+            if not bars.tasks:
+                bars.stop()
+
+    @contextmanager
+    def _lines(self, label: str) -> Iterator[Task]:
         self.say(f"::group::{label}" if self._actions else f"{label} …")
         try:
             yield _PlainTask(self, label)
         finally:
             if self._actions:
                 self.say("::endgroup::")
-        self.say(f"{label}: done in {time.monotonic() - began:.1f} s")
-
-    @contextmanager
-    def _bar(self, label: str) -> Iterator[Task]:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-        began = time.monotonic()
-        with Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True) as progress:
-            yield _BarTask(progress, label)
-        self.say(f"✓ {label} ({time.monotonic() - began:.1f} s)")
 
 
 class _BarTask(Task):
-    def __init__(self, progress: Progress, label: str) -> None:
-        self._progress = progress
-        self._id = progress.add_task(label, total=None, note="")
+    def __init__(self, bars: Progress, bar: TaskID) -> None:
+        self._bars = bars
+        self._bar = bar
 
     def advance(self, fraction: float, note: str = "") -> None:
-        self._progress.update(self._id, total=1.0, completed=fraction, note=note)
+        self._bars.update(self._bar, total=1.0, completed=fraction, note=note)
 
 
 class _PlainTask(Task):

@@ -11,6 +11,7 @@ starts from an empty room, or goes on in the old one where the step can resume.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -223,8 +224,9 @@ class Store:
     def _drop(self, path: Path) -> None:
         """Remove an artifact in one step as others see it: renamed away first, deleted then."""
         grave = self.root / ".rooms" / f"dropped-{path.parent.name}-{path.name}-{os.getpid()}"
-        path.rename(grave)
-        shutil.rmtree(grave)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            path.rename(grave)
+            shutil.rmtree(grave)
 
     @contextmanager
     def _lock(self, digest: str, waiting: str) -> Iterator[None]:
