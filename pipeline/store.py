@@ -190,7 +190,7 @@ class Store:
         if not step.resumable and room.exists():
             shutil.rmtree(room)
         began = time.monotonic()
-        with self.display.step(step.label) as task, disk_errors(self.root, step.label):
+        with self.display.step(step.label) as task, disk_errors(self.root, f"running the step {step.label!r}"):
             room.mkdir(exist_ok=True)
             try:
                 step.make(room, self, task)

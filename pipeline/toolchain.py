@@ -52,8 +52,8 @@ PLACEMENT = (
     "-DCMAKE_INSTALL_RPATH=$ORIGIN",
     "-DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON",  # CUDA's libraries stay where they are
 )
-# The tools print through a thread of their own and leave without waiting for it: without this, one run in four of
-# llama-perplexity loses its last lines, and ends well. It changes what is printed, never what is computed.
+# The tools print through a thread of their own and leave without waiting for it: without this, on a loaded machine,
+# some runs of llama-perplexity lose their last lines, and end well. It changes what is printed, never what is computed.
 FLUSH_FILE = "common/log.cpp"
 FLUSH_AFTER = "        log = new common_log;\n"
 FLUSH = "        std::atexit([]() { common_log_pause(common_log_main()); });\n"
