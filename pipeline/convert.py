@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import shell
 from pipeline.errors import ToolchainError
+from pipeline.store import Step
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
@@ -27,13 +28,12 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_T
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Step):
     """The model as GGUF without any loss that we add: what every quant is made from and compared with."""
 
     source: Source
     toolchain: Toolchain
     kind: ClassVar[str] = "reference"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

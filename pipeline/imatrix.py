@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pipeline import gguf_file, shell
 from pipeline.chunks import CONTEXT, chunk_count, chunk_watch
 from pipeline.convert import REFERENCE
-from pipeline.store import digest_of
+from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ CHUNKS = "chunks"
 
 
 @dataclass(frozen=True)
-class Imatrix:
+class Imatrix(Step):
     """`imatrix.gguf`, or `imatrix.dat` in llama.cpp's older format, from `chunks` of 512 tokens (None: all)."""
 
     reference: Reference
@@ -33,7 +33,6 @@ class Imatrix:
     chunks: int | None
     format: Literal["gguf", "dat"]
     kind: ClassVar[str] = "imatrix"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

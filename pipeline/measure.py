@@ -21,7 +21,7 @@ from pipeline.errors import ToolchainError
 from pipeline.prompt import ANSWER, answer
 from pipeline.quantize import QUANT
 from pipeline.result import Estimate, Offload, Quality
-from pipeline.store import digest_of
+from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class NotFiniteError(ToolchainError):
 
 
 @dataclass(frozen=True)
-class ReferenceLogits:
+class ReferenceLogits(Step):
     """The reference's log-probabilities over the evaluation text, and its answer to the test prompt.
 
     `quality.json` is the reference compared with itself: what every measurement reads when nothing differs.
@@ -57,7 +57,6 @@ class ReferenceLogits:
     prompt: str
     max_tokens: int
     kind: ClassVar[str] = "logits"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -88,13 +87,12 @@ class ReferenceLogits:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Step):
     """`quality.json` of a quant; `null` where its predictions are not finite."""
 
     quant: Quant
     logits: ReferenceLogits
     kind: ClassVar[str] = "quality"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

@@ -10,7 +10,7 @@ from pipeline import gguf_file, shell
 from pipeline.errors import ToolchainError
 from pipeline.quantize import QUANT
 from pipeline.result import Answer
-from pipeline.store import digest_of
+from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
@@ -29,14 +29,13 @@ ANSWER = "answer.json"
 
 
 @dataclass(frozen=True)
-class Answered:
+class Answered(Step):
     """`answer.json`: a quant's answer to the test prompt; `null` where the file could not be run."""
 
     quant: Quant
     prompt: str
     max_tokens: int
     kind: ClassVar[str] = "answer"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from pipeline import recipe as recipes
 from pipeline import shell
 from pipeline.convert import REFERENCE
 from pipeline.result import Fallback
-from pipeline.store import digest_of
+from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
@@ -28,14 +28,13 @@ FALLBACKS = "fallbacks.json"
 
 
 @dataclass(frozen=True)
-class Quant:
+class Quant(Step):
     """`quant.gguf`, and `fallbacks.json`: the tensors whose rows no block of the wanted type divides."""
 
     reference: Reference
     imatrix: Imatrix
     recipe: Recipe
     kind: ClassVar[str] = "quant"
-    resumable: ClassVar[bool] = False
 
     @property
     def job(self) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pipeline import safetensors
 from pipeline.errors import BadInputError, HubError
 from pipeline.result import FileEntry
-from pipeline.store import canonical, digest_of, file_sha256
+from pipeline.store import Step, canonical, digest_of, file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +105,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Step):
     """A source on the Hub, downloaded at its revision."""
 
     source: Source
@@ -128,12 +128,11 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Papers:
+class Papers(Step):
     """A source's card and licence files: what a release needs of it, without the weights."""
 
     source: Source
     kind: ClassVar[str] = "papers"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

@@ -14,7 +14,7 @@ from pipeline.errors import ToolchainError
 from pipeline.measure import QUALITY, Measured
 from pipeline.quantize import QUANT
 from pipeline.result import Estimate, Offload, Quality, Speed
-from pipeline.store import digest_of
+from pipeline.store import Step, digest_of
 from pipeline.toolchain import threads, tools
 
 if TYPE_CHECKING:
@@ -29,12 +29,11 @@ SPEED = "speed.json"
 
 
 @dataclass(frozen=True)
-class Timed:
+class Timed(Step):
     """`speed.json` of a quant on this machine."""
 
     measured: Measured
     kind: ClassVar[str] = "speed"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

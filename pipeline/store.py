@@ -40,7 +40,7 @@ class Step(Protocol):
     """A way to make one artifact. Frozen: its inputs are its identity."""
 
     kind: ClassVar[str]
-    resumable: ClassVar[bool]
+    resumable: ClassVar[bool] = False
     """Whether a room that an interrupted maker left is worth going on in."""
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pipeline.errors import BadInputError
 from pipeline.matrix.model import EmbeddedText, HubText, PathText
 from pipeline.source import hub_sentences
-from pipeline.store import file_sha256
+from pipeline.store import Step, file_sha256
 
 if TYPE_CHECKING:
     from pipeline.progress import Task
@@ -72,12 +72,11 @@ class Text:
 
 
 @dataclass(frozen=True)
-class DownloadedText:
+class DownloadedText(Step):
     """A file of a Hub dataset, at a revision and with a sha256 that the matrix pins, as `text`."""
 
     origin: HubText
     kind: ClassVar[str] = "text"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

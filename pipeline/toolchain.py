@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 
-from pipeline import shell
+from pipeline import package_index, shell
 from pipeline.errors import BadInputError, ToolchainError
 from pipeline.matrix.model import GitSource, PathSource, Sdist
-from pipeline.store import canonical, digest_of, file_sha256
+from pipeline.store import Step, canonical, digest_of, file_sha256
 
 if TYPE_CHECKING:
     from pipeline.progress import Task
@@ -63,12 +63,11 @@ NOT_SOURCE = {".git", "build", "__pycache__"}
 
 
 @dataclass(frozen=True)
-class LlamaSource:
+class LlamaSource(Step):
     """The source tree of llama.cpp, under `tree/`."""
 
     pin: Sdist | GitSource | PathSource
     kind: ClassVar[str] = "llama.cpp"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -105,7 +104,9 @@ class LlamaSource:
         tree = room / "tree"
         match self.pin:
             case Sdist():
-                _unpack(_download(self.pin, room), self.pin, tree)
+                requirement = f"{self.pin.name}=={self.pin.version}"
+                archive = package_index.fetch(requirement, self.pin.sha256, "sdist", room, ToolchainError)
+                _unpack(archive, self.pin, tree)
             case GitSource(url=url, commit=commit):
                 tree.mkdir()
                 doing = f"fetching {url} at {commit}"
@@ -144,13 +145,12 @@ class LlamaSource:
 
 
 @dataclass(frozen=True)
-class Toolchain:
+class Toolchain(Step):
     """The built tools, under `bin/`, for this machine."""
 
     source: LlamaSource
     cuda: bool
     kind: ClassVar[str] = "toolchain"
-    resumable: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -241,19 +241,6 @@ def architectures(source: Artifact) -> frozenset[str] | None:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "TEXT_MODEL_MAP" and node.value:
             return frozenset(ast.literal_eval(node.value))
     return None
-
-
-def _download(pin: Sdist, room: Path) -> Path:
-    """Fetch the source distribution by pip, which knows the machine's index and refuses another hash."""
-    requirement = f"{pin.name}=={pin.version}"
-    requirements = room / "requirements.txt"
-    requirements.write_text(f"{requirement} --hash=sha256:{pin.sha256}\n")
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", pin.name]
-    command = [*pip, "--require-hashes", "--dest", room, "--requirement", requirements]
-    shell.run(command, cwd=room, doing=f"downloading {requirement} with sha256 {pin.sha256}")
-    requirements.unlink()
-    (archive,) = room.glob("*.tar.gz")
-    return archive
 
 
 def _unpack(archive: Path, pin: Sdist, tree: Path) -> None:

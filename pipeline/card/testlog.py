@@ -15,7 +15,8 @@ def render(release: Release) -> str:
     """Plain text. Foreign text is indented by four blanks, so that it cannot pass for a heading."""
     provenance = release.provenance
     use = "through the model's chat template" if provenance.chat_template else "as it stands"
-    source = f"{provenance.source} @ {provenance.revision or provenance.source_digest}"
+    revision = provenance.revision or f"sha256:{provenance.source_digest}"
+    source = f"{provenance.source} @ {revision}"
     parts = [
         f"{release.repo}, release {release.id}\nmade from {source} by llm-quantizer {release.pipeline}",
         f"=== prompt: {use}, greedy, at most {provenance.max_tokens} tokens\n{_quoted(provenance.prompt)}",
