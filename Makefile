@@ -25,6 +25,7 @@ setup: $(READY)
 
 # The stamp is written last, so that an installation that broke off starts again.
 $(READY): pyproject.toml constraints.txt
+	@echo "Installing what the pipeline needs into $(VENV), once; PyTorch is the largest part."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable ".[convert,build,dev]"

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 CONTEXT = 512
 
 
-def chunk_watch(task: Task) -> Callable[[str], None]:
-    """Return a watcher that follows the `[1]39.8,[2]41.1` that llama.cpp prints, a number a finished chunk."""
+def chunk_watch(task: Task, begin: float = 0.0, end: float = 1.0) -> Callable[[str], None]:
+    """Return a watcher for the part of a task from `begin` to `end`.
+
+    It follows the `[1]39.8,[2]41.1` that llama.cpp prints, a number a finished chunk.
+    """
     state = {"total": 0, "done": 0}
 
     def watch(text: str) -> None:
@@ -27,7 +30,8 @@ def chunk_watch(task: Task) -> Callable[[str], None]:
             state["total"] = int(total[1])
         state["done"] += len(re.findall(r"\[\d+\]\d|^ +\d+ +\d", text, re.MULTILINE))
         if state["total"]:
-            task.advance(min(1.0, state["done"] / state["total"]), f"{state['done']} of {state['total']} chunks")
+            part = min(1.0, state["done"] / state["total"])
+            task.advance(begin + part * (end - begin), f"{state['done']} of {state['total']} chunks")
 
     return watch
 

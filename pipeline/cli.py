@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.store import Store
 
 LOCATED = re.compile(r"[^\s:]+:\d+:\d+: ")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])B?|0", re.IGNORECASE)
 
 
 class Commands(click.Group):
@@ -49,7 +49,7 @@ class Bytes(click.ParamType[int]):
         match = SIZE.fullmatch(str(value).strip())
         if match is None:
             self.fail(f"{value!r} is no size; write it as 500M, 20G or 1T.", param, ctx)
-        return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+        return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper())) if match[1] else 0
 
 
 matrix_option = click.option(
@@ -92,7 +92,8 @@ def check(matrix_file: Path) -> None:
     """Check the matrix, and say everything that is wrong with it."""
     matrix = _matrix(matrix_file)
     jobs = sum(len(m.recipes) for m in matrix.models)
-    click.echo(f"{matrix_file}: {len(matrix.models)} models, {jobs} jobs, nothing wrong.")
+    models = "1 model" if len(matrix.models) == 1 else f"{len(matrix.models)} models"
+    click.echo(f"{matrix_file}: {models}, {'1 job' if jobs == 1 else f'{jobs} jobs'}, nothing wrong.")
 
 
 @cli.command("plan")
@@ -147,7 +148,7 @@ def prepare(model: str, matrix_file: Path, store_root: Path | None, cuda: bool |
 
     store = _store(store_root)
     with store.in_use():
-        for steps in _works(matrix_file, [model], cuda)[1]:
+        for steps in _works(matrix_file, [_model(model)], cuda)[1]:
             run.refuse_early(store, [(steps, ())], matrix_file, None)
             job.prepare(store, steps)
 
@@ -170,7 +171,7 @@ def job_command(job_id: str, matrix_file: Path, store_root: Path | None, results
         (steps,), (recipe,) = works, selections[0].recipes
         run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
         result = run.save(results, job.run(store, steps, recipe, job.prepare(store, steps)))
-    _finish([result])
+    _finish([result], withheld=result.withheld)
 
 
 @cli.command()
@@ -189,11 +190,11 @@ def release(
     shop = _workshop(store_root, results, publish_to)
     released: list[Result] = []
     with shop.store.in_use():
-        for steps in _works(matrix_file, [model], cuda)[1]:
+        for steps in _works(matrix_file, [_model(model)], cuda)[1]:
             found = run.results_of(results, steps)
             run.publish(shop, steps, found)
             released += found
-    _finish(released)
+    _finish(released, withheld=any(result.withheld for result in released))
 
 
 @cli.command("run")
@@ -219,10 +220,12 @@ def run_command(
     with shop.store.in_use():
         selections, works = _works(matrix_file, only, cuda)
         todo = [(steps, selection.recipes) for selection, steps in zip(selections, works, strict=True)]
+        shop.target.check()
         run.refuse_early(shop.store, todo, matrix_file, publish_to)
         for steps, recipes in todo:
             made += run.run_model(shop, steps, recipes)
-    _finish(made)
+    asked = {steps.model.job(recipe.name) for steps, recipes in todo for recipe in recipes}
+    _finish(made, withheld=any(result.withheld for result in made if result.job in asked))
 
 
 @cli.command()
@@ -231,7 +234,10 @@ def summary(results: Path) -> None:
     """Print the results as Markdown; in Actions, put them into the job's summary too."""
     from pipeline import actions, report, run
 
-    text = report.summary(run.load(sorted(results.glob("*.json"))))
+    found = run.load(sorted(results.glob("*.json")))
+    if not found:
+        raise errors.BadInputError(f"{results} holds no results. Name their directory with --results.")
+    text = report.summary(found)
     click.echo(text)
     actions.append_summary(text)
 
@@ -249,13 +255,15 @@ def demo(matrix_file: Path, store_root: Path | None, results: Path, publish_to: 
 
     toolchain = run.toolchain_of(_matrix(matrix_file), cuda=cuda)
     shop = _workshop(store_root, results, publish_to)
+    shop.target.check()
     with shop.store.in_use():
         model = demonstration.model(shop.store)
         (steps,) = run.look([model], toolchain, matrix_file)
         run.refuse_early(shop.store, [(steps, model.recipes)], matrix_file, publish_to)
         made = run.run_model(shop, steps, model.recipes)
     card = shop.target.directory(model.repo) / "README.md"
-    _finish(made, f"\nThe card: {card}" if card.exists() else "")
+    withheld = any(result.withheld for result in made)
+    _finish(made, withheld=withheld, last_line=f"\nThe card: {card}" if card.exists() else "")
 
 
 @cli.group("store", cls=Commands)
@@ -271,9 +279,10 @@ def store_list(store_root: Path | None) -> None:
 
     opened = _store(store_root)
     artifacts = opened.artifacts()
+    click.echo(f"{'digest':<12}  {'size':>13}  {'last used':>9}  what", err=True)
     for artifact in artifacts:
         age = _age(time.time() - artifact.last_used())
-        click.echo(f"{artifact.digest[:12]}  {artifact.size / 1e6:>10.1f} MB  {age:>8}  {artifact.label}")
+        click.echo(f"{artifact.digest[:12]}  {artifact.size / 1e6:>10.1f} MB  {age:>9}  {artifact.label}")
     click.echo(f"{len(artifacts)} artifacts, {total_size(artifacts) / 1e6:.1f} MB, in {opened.root}", err=True)
 
 
@@ -311,6 +320,11 @@ def guarded(command: Callable[[], Any]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted. What was finished is kept; run again to go on.", err=True)
         return errors.INTERRUPTED
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("pipeline"):
+            raise
+        click.echo(f"error: {errors.NOT_INSTALLED.format(error.name)}", err=True)
+        return errors.ToolchainError.exit_code
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except BrokenPipeError:
@@ -324,14 +338,14 @@ def _terminated(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _finish(results: Sequence[Result], last_line: str = "") -> None:
+def _finish(results: Sequence[Result], *, withheld: bool, last_line: str = "") -> None:
     from pipeline import report
 
     if results:
         click.echo(report.results_table(results))
     if last_line:
         click.echo(last_line)
-    if any(result.withheld for result in results):
+    if withheld:
         raise click.exceptions.Exit(errors.WITHHELD)
 
 
@@ -348,10 +362,14 @@ def _base(base: str, matrix_file: Path) -> Matrix:
     if Path(base).is_file():
         return matrix.load(Path(base))
     path = matrix_file.resolve()
-    doing = f"reading {matrix_file.name} at {base}"
-    shown = shell.run(
-        ["git", "show", f"{base}:./{path.name}"], cwd=path.parent, doing=doing, failure=errors.BadInputError
-    )
+    command = ["git", "show", f"{base}:./{path.name}"]
+    try:
+        shown = shell.run(command, cwd=path.parent, doing="reading --base", failure=errors.BadInputError)
+    except errors.BadInputError as error:
+        raise errors.BadInputError(
+            f"--base {base} is no file, and git knows no commit of that name that holds {matrix_file.name}."
+            " Name a matrix, or a commit or branch of its repository."
+        ) from error
     return matrix.parse(shown.stdout.encode(), f"{base}:{path.name}", path.parent)
 
 
@@ -377,6 +395,12 @@ def _works(matrix_file: Path, only: Sequence[str], cuda: bool | None) -> tuple[t
     matrix = _matrix(matrix_file)
     selections = plan.select(matrix, only)
     return selections, run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
+
+
+def _model(name: str) -> str:
+    if ":" in name:
+        raise errors.BadInputError(f"{name} is a job; this command takes a model: {name.partition(':')[0]}.")
+    return name
 
 
 def _age(seconds: float) -> str:

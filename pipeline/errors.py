@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 WITHHELD = 1
 INTERRUPTED = 130
+NOT_INSTALLED = (
+    "The package {} is missing. Run `make setup` once, then `source .venv/bin/activate`, or use .venv/bin/python."
+)
 
 
 class PipelineError(Exception):

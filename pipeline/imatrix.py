@@ -11,7 +11,7 @@ from pipeline import gguf_file, shell
 from pipeline.chunks import CONTEXT, chunk_count, chunk_watch
 from pipeline.convert import REFERENCE
 from pipeline.store import Step, digest_of
-from pipeline.toolchain import tools
+from pipeline.toolchain import PATIENT, tools
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,9 @@ class Imatrix(Step):
         options = ["-c", str(CONTEXT), "--output-format", self.format, "--threads", str(llama.threads)]
         limit = ["--chunks", str(self.chunks)] if self.chunks else []
         doing = f"computing the imatrix of {self.reference.source.id}"
-        printed = shell.run([*command, *options, *limit], cwd=scratch, doing=doing, watch=chunk_watch(task))
+        printed = shell.run(
+            [*command, *options, *limit], cwd=scratch, env=PATIENT, doing=doing, watch=chunk_watch(task)
+        )
         chunks = chunk_count(printed, self.text, doing)
         shutil.rmtree(scratch)
         # llama-imatrix ends well on a full disk, too, leaving nothing or half a file.

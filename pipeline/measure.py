@@ -22,9 +22,10 @@ from pipeline.prompt import ANSWER, answer
 from pipeline.quantize import QUANT
 from pipeline.result import Estimate, Offload, Quality
 from pipeline.store import Step, digest_of
-from pipeline.toolchain import tools
+from pipeline.toolchain import PATIENT, tools
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pipeline.convert import Reference
@@ -78,12 +79,12 @@ class ReferenceLogits(Step):
         doing = f"computing the reference logits of {self.reference.source.id}"
         command = [*_perplexity(llama, model, room / LOGITS), "-f", text]
         limit = ["--chunks", str(self.chunks)] if self.chunks else []
-        printed = shell.run([*command, *limit], cwd=room, doing=doing, watch=chunk_watch(task))
+        printed = shell.run([*command, *limit], cwd=room, env=PATIENT, doing=doing, watch=chunk_watch(task, 0.0, 0.5))
         chunks = chunk_count(printed, self.text, doing)
         _check_logits(room / LOGITS, chunks)
         reply = answer(llama, model, self.prompt, self.max_tokens, room)
         (room / ANSWER).write_text(reply.model_dump_json())
-        (room / QUALITY).write_text(measure(llama, model, room / LOGITS, task).model_dump_json())
+        (room / QUALITY).write_text(measure(llama, model, room / LOGITS, chunk_watch(task, 0.5, 1.0)).model_dump_json())
 
 
 @dataclass(frozen=True)
@@ -106,20 +107,20 @@ class Measured(Step):
         model = store.get(self.quant).file(QUANT)
         llama = tools(store, self.quant.reference.toolchain)
         try:
-            quality = measure(llama, model, logits, task).model_dump_json()
+            quality = measure(llama, model, logits, chunk_watch(task)).model_dump_json()
         except NotFiniteError:
             quality = "null"
         (room / QUALITY).write_text(quality)
 
 
-def measure(llama: Tools, model: Path, logits: Path, task: Task) -> Quality:
+def measure(llama: Tools, model: Path, logits: Path, watch: Callable[[str], None]) -> Quality:
     """Compare `model` with the reference's `logits`.
 
     Raises `ToolchainError` where llama-perplexity fails or prints something else than it used to.
     """
     doing = f"measuring {model.name}"
     command = [*_perplexity(llama, model, logits), "--kl-divergence"]
-    printed = shell.run(command, cwd=model.parent, doing=doing, watch=chunk_watch(task))
+    printed = shell.run(command, cwd=model.parent, env=PATIENT, doing=doing, watch=watch)
     layers = gguf_file.read(model).layers
     return parse(printed.stdout, read_chunks(logits), offload(printed.stderr, layers))
 
@@ -131,11 +132,22 @@ def parse(printed: str, chunks: int, offloaded: Offload) -> Quality:
     """
 
     def single(name: str) -> float:
-        return _numbers(printed, rf"^{name}\s*:\s*{NUMBER}")[0]
+        found = re.search(rf"^{name}\s*:\s*{NUMBER}", printed, re.MULTILINE)
+        if found is None:
+            raise _unexpected(name)
+        if not math.isfinite(float(found[1])):
+            raise NotFiniteError(f"llama-perplexity reads {found[0]!r}: the predictions are not finite numbers.")
+        return float(found[1])
 
     def estimate(name: str) -> Estimate:
-        value, error = _numbers(printed, rf"^{name}\s*:\s*{NUMBER} ±\s*{NUMBER}")
-        return Estimate(value=value, error=error)
+        value = single(name)
+        # The error is the root of a difference that rounding can take below zero where nothing varies, as when
+        # the reference meets itself: then llama.cpp prints nan for what is zero.
+        error = re.search(rf"^{name}\s*:\s*{NUMBER} ±\s*{NUMBER}", printed, re.MULTILINE)
+        if error is None:
+            raise _unexpected(name)
+        spread = float(error[2])
+        return Estimate(value=value, error=spread if math.isfinite(spread) else 0.0)
 
     return Quality(
         mean_kld=estimate(r"Mean\s+KLD"),
@@ -187,11 +199,5 @@ def _check_logits(logits: Path, chunks: int) -> None:
         raise OSError(errno.ENOSPC, f"the reference logits have {found} bytes of {wanted}")
 
 
-def _numbers(printed: str, pattern: str) -> list[float]:
-    found = re.search(pattern, printed, re.MULTILINE)
-    if found is None:
-        raise ToolchainError(f"llama-perplexity printed no line like {pattern!r}; is llama.cpp pinned to another age?")
-    numbers = [float(number) for number in found.groups()]
-    if not all(map(math.isfinite, numbers)):
-        raise NotFiniteError(f"llama-perplexity reads {found[0]!r}: the model's predictions are not finite numbers.")
-    return numbers
+def _unexpected(name: str) -> ToolchainError:
+    return ToolchainError(f"llama-perplexity printed no line like {name!r}; is llama.cpp pinned to another age?")

@@ -11,7 +11,7 @@ from pipeline.errors import ToolchainError
 from pipeline.quantize import QUANT
 from pipeline.result import Answer
 from pipeline.store import Step, digest_of
-from pipeline.toolchain import tools
+from pipeline.toolchain import PATIENT, tools
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,10 @@ def answer(llama: Tools, model: Path, prompt: str, max_tokens: int, room: Path) 
     sampling = ["-n", str(max_tokens), "--temp", "0", "--seed", str(SEED), "-c", str(context)]
     doing = f"letting {model.name} answer the test prompt"
     printed = shell.run(
-        [*command, *sampling, "--no-display-prompt", "--threads", str(llama.threads)], cwd=room, doing=doing
+        [*command, *sampling, "--no-display-prompt", "--threads", str(llama.threads)],
+        cwd=room,
+        env=PATIENT,
+        doing=doing,
     )
     file.unlink()
     runs = re.search(r"\beval time = .*/ +(\d+) runs", printed.stderr)

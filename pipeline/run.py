@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pipeline import disk, job, release, source
+from pipeline.card.ladder import twins
 from pipeline.errors import BadInputError, HubError, PipelineError
 from pipeline.plan import State
 from pipeline.result import Result
@@ -127,6 +128,8 @@ def publish(shop: Workshop, steps: Steps, results: Sequence[Result]) -> None:
     for result in results:
         for verdict in result.failures:
             display.say(f"{result.job} is withheld: {verdict.seen}. {verdict.advice}")
+    for quants in twins([result for result in results if not result.withheld]):
+        display.say(f"warning: {', '.join(quants)} of {steps.source.id} are the same file; leave all but one out.")
     if all(result.withheld for result in results):
         display.say(f"{steps.model.repo}: nothing passed, so nothing is released.")
         return

@@ -40,11 +40,13 @@ COMPANIONS = (
     "vocab.*",
     "merges.txt",
     "spiece.model",
+    "tekken.json",
     "params.json",
     CARD,
 )
 # Copied into a release, so nothing that could pass for a model there.
 LICENCE = re.compile(r"(LICEN[SC]E|NOTICE|USE_POLICY)[\w-]*(\.(txt|md))?", re.IGNORECASE)
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.*", "*.tiktoken")
 BYTES_PER_WEIGHT = {"float32": 4, "float64": 8, "float8_e4m3fn": 1}
 
 
@@ -177,10 +179,21 @@ def _download(source: Source, files: Sequence[FileEntry], room: Path, task: Task
 def look(model: Model) -> Source:
     """Look at a model without touching its weights: from its directory, else from the Hub.
 
-    Raises `BadInputError` where it cannot be quantized (pickles only, shards missing, gated, not there) and
-    `HubError` where the Hub cannot be reached.
+    Raises `BadInputError` where it cannot be quantized (pickles only, shards or tokenizer missing, gated, not there)
+    and `HubError` where the Hub cannot be reached.
     """
-    return _look_at_directory(model, model.path) if model.path else _look_at_hub(model)
+    source = _look_at_directory(model, model.path) if model.path else _look_at_hub(model)
+    check_tokenizer(source)
+    return source
+
+
+def check_tokenizer(source: Source) -> None:
+    """Raise `BadInputError` for a model without any file that a tokenizer is made of."""
+    if not any(fnmatch.fnmatchcase(file.name, pattern) for file in source.files for pattern in TOKENIZERS):
+        raise BadInputError(
+            f"{source.id} has no tokenizer ({', '.join(TOKENIZERS)}), so no text can be given to it. Add the files"
+            " of the model that it was made from."
+        )
 
 
 def check_architecture(source: Source, known: frozenset[str] | None) -> None:

@@ -48,13 +48,13 @@ def test_a_misspelt_command_says_what_was_meant():
 
 
 def test_a_size_that_is_none():
-    code, _, err = invoke("store", "gc", "--max-size", "lots")
+    code, _, err = invoke("store", "gc", "--max-size", "50")
     assert code == 2
     assert "write it as 500M, 20G or 1T" in err
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("500M", 500_000_000), ("1.5 GB", 1_500_000_000), ("2T", 2 * 10**12), ("7", 7)]
+    ("text", "size"), [("500M", 500_000_000), ("1.5 GB", 1_500_000_000), ("2T", 2 * 10**12), ("0", 0)]
 )
 def test_sizes(text, size):
     assert cli.Bytes().convert(text, None, None) == size
@@ -82,16 +82,33 @@ def test_exit_codes(raised, code, capsys):
 
 def test_anything_withheld_exits_1_and_is_in_the_table(capsys):
     results = [factories.result("Q8_0"), factories.result("Q2_K", withheld=True)]
-    assert cli.guarded(lambda: cli._finish(results)) == 1
+    assert cli.guarded(lambda: cli._finish(results, withheld=True)) == 1
     table = capsys.readouterr().out
     assert table == report.results_table(results) + "\n"
     assert "withheld: " in table
 
 
+def test_what_is_not_there_is_said(tmp_path):
+    assert "holds no results" in invoke("summary", "--results", tmp_path / "nowhere")[2]
+    assert "takes a model: a/b" in invoke("prepare", "a/b:Q8_0", "--store", tmp_path)[2]
+    (tmp_path / "file").write_text("")
+    code, _, err = invoke("run", "--only", "no*", "--publish-to", tmp_path / "file", "--store", tmp_path)
+    assert code == 2
+    assert "Nothing in the matrix is called no*" in err
+
+
+def test_a_missing_package_says_how_to_get_it(capsys):
+    def command():
+        raise ModuleNotFoundError("No module named 'ruamel'", name="ruamel")
+
+    assert cli.guarded(command) == 3
+    assert "The package ruamel is missing. Run `make setup`" in capsys.readouterr().err
+
+
 def test_store_list_and_gc(tmp_path):
     code, out, err = invoke("store", "list", "--store", tmp_path)
     assert (code, out) == (0, "")
-    assert err == f"0 artifacts, 0.0 MB, in {tmp_path}\n"
+    assert err.endswith(f"0 artifacts, 0.0 MB, in {tmp_path}\n")
     assert invoke("store", "gc", "--max-size", "0", "--store", tmp_path)[0] == 0
 
 

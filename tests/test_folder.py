@@ -70,6 +70,13 @@ def test_the_next_release_deletes_only_what_the_last_one_owned(folder):
     assert (directory / "link").readlink() == Path("own.gguf")
 
 
+def test_a_place_that_cannot_be_a_folder_is_refused_early(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(BadInputError, match="--publish-to"):
+            Folder(place).check()
+
+
 def test_the_same_release_again_touches_nothing(folder):
     made = bundle(FIRST)
     directory = Path(folder.publish(made))

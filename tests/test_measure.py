@@ -50,6 +50,11 @@ def test_parses_the_statistics():
     assert quality.ppl == Estimate(value=20.505515, error=0.969666)
 
 
+def test_an_error_that_rounding_made_imaginary_is_zero():
+    printed = STATISTICS.replace("1.033945 ±   0.005410", "0.999998 ±       -nan")
+    assert measure.parse(printed, 16, Offload(layers=0, of=31)).ppl_ratio == Estimate(value=0.999998, error=0.0)
+
+
 @pytest.mark.parametrize("number", ["nan", "-nan", "inf"])
 def test_predictions_that_are_no_numbers_are_found(number):
     with pytest.raises(measure.NotFiniteError):

@@ -38,6 +38,7 @@ def directory(tmp_path):
     write(directory / "model.safetensors", GOOD)
     (directory / "config.json").write_text(json.dumps(CONFIG))
     (directory / "LICENSE").write_text("terms")
+    (directory / "tokenizer.json").write_text("{}")
     (directory / "LICENSE-Q4_K_M.gguf").write_text("not a licence")
     (directory / "modeling_gemma.py").write_text("raise SystemExit('remote code')")
     (directory / "pytorch_model.bin").write_bytes(b"pickle")
@@ -47,7 +48,7 @@ def directory(tmp_path):
 class TestDirectory:
     def test_takes_what_converting_needs_and_nothing_that_runs(self, directory):
         looked = source.look(model(directory))
-        assert [f.name for f in looked.files] == ["LICENSE", "config.json", "model.safetensors"]
+        assert [f.name for f in looked.files] == ["LICENSE", "config.json", "model.safetensors", "tokenizer.json"]
         assert (looked.architecture, looked.vocabulary) == ("GemmaForCausalLM", 10)
         assert looked.parameters == looked.weight_bytes // 2
         assert looked.licences == ["LICENSE"]
@@ -67,6 +68,11 @@ class TestDirectory:
         if config is not None:
             (directory / "config.json").write_text(config)
         with pytest.raises(BadInputError, match=said):
+            source.look(model(directory))
+
+    def test_refuses_a_model_without_a_tokenizer(self, directory):
+        (directory / "tokenizer.json").unlink()
+        with pytest.raises(BadInputError, match="has no tokenizer"):
             source.look(model(directory))
 
     def test_refuses_an_index_that_does_not_fit_its_shards(self, directory):
@@ -102,7 +108,7 @@ class TestHub:
     def test_resolves_the_revision_and_downloads_no_weight_to_look(self, hub):
         looked = source.look(model())
         assert looked.revision == SHA
-        assert [f.name for f in looked.files] == ["LICENSE", "config.json", "model.safetensors"]
+        assert [f.name for f in looked.files] == ["LICENSE", "config.json", "model.safetensors", "tokenizer.json"]
         assert not any(
             "safetensors" in path for method, path in hub.requests if method == "GET" and "/resolve/" in path
         )
@@ -116,6 +122,7 @@ class TestHub:
             "artifact.json",
             "config.json",
             "model.safetensors",
+            "tokenizer.json",
         ]
         assert (path / "model.safetensors").read_bytes() == (directory / "model.safetensors").read_bytes()
         hub.requests.clear()

@@ -35,6 +35,7 @@ def render(
         project=PROJECT,
         repo=release.repo,
         base_model=release.base_model,
+        revision=provenance.revision,
         parameters=units.count(provenance.reference.parameters),
         architecture=inline(provenance.architecture),
         context=f"{provenance.context_length:,}",

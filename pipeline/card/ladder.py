@@ -15,7 +15,7 @@ SHARE = 0.8
 """The part of the memory that is given to the weights; the context and all else live in the rest."""
 
 _MEMORIES = (
-    *(0.25, 0.5, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96),
+    *(0.1, 0.15, 0.2, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96),
     *(128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048),
 )
 _NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
@@ -35,6 +35,14 @@ def noise_floor(provenance: Provenance) -> float:
     """
     own = provenance.reference_quality.mean_kld
     return max(0.0, own.value + own.interval)
+
+
+def twins(results: Sequence[Result]) -> list[list[str]]:
+    """The quants whose files are the same, byte for byte, in groups."""
+    same: dict[str, list[str]] = {}
+    for result in results:
+        same.setdefault(result.file.sha256, []).append(result.quant)
+    return [quants for quants in same.values() if len(quants) > 1]
 
 
 def measured(results: Sequence[Result]) -> list[tuple[Result, Quality]]:

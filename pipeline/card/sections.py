@@ -91,7 +91,7 @@ def protocol(release: Release) -> list[str]:
         f"A difference of less than {units.significant(floor, 2)}, from the reference or between two files, is none"
         if floor
         else "So runs repeat themselves here, to the six decimals that are printed, and only the intervals blur a"
-        " comparison"
+        " comparison; what its other figures read comes from probabilities that are kept in 16 bits"
     )
     mean, top = units.plus_minus(own.mean_kld), units.percent(own.same_top.value)
     reference = f"{_main_type(provenance)} ({units.size(provenance.reference.size)}, not published)"
@@ -109,13 +109,20 @@ def protocol(release: Release) -> list[str]:
     for prompt, generated, repetitions, threads in speeds:
         lines.append(
             f"**Speed:** `llama-bench`, a prompt of {prompt} tokens / {generated} generated tokens, mean of"
-            f" {repetitions} runs, {threads} threads.",
+            f" {repetitions} runs, {threads} threads; between the runs of one file a standard deviation of up to"
+            f" {_spread(release):.0%}.".replace("%", "\N{NO-BREAK SPACE}%"),
         )
     machines = tables.machines(release)
     for number, (machine, offload) in enumerate(machines, start=1):
         mark = f" ({number})" if len(machines) > 1 else ""
         lines.append(f"**Machine{mark}:** {inline(machine)}; {_place(offload)}.")
     return lines
+
+
+def _spread(release: Release) -> float:
+    """The largest standard deviation of a rate, as a part of it."""
+    rates = [rate for r in release.published if r.speed for rate in (r.speed.prompt_rate, r.speed.generation_rate)]
+    return max((rate.error / rate.value for rate in rates if rate.value), default=0.0)
 
 
 def passed(release: Release) -> list[str]:
@@ -126,12 +133,15 @@ def passed(release: Release) -> list[str]:
 
 
 def warnings(release: Release) -> list[str]:
-    return [
-        f"{code(result.quant)}, {inline(verdict.check)}: {_sentences(verdict)}"
-        for result in release.published
-        for verdict in result.verdicts
-        if verdict.outcome == "warn"
-    ]
+    """What files passed with, a line for all that share a warning, and names that hold the same bytes."""
+    shared: dict[str, list[str]] = {}
+    for result in release.published:
+        for verdict in result.verdicts:
+            if verdict.outcome == "warn":
+                shared.setdefault(f"{inline(verdict.check)}: {_sentences(verdict)}", []).append(code(result.quant))
+    lines = [f"{', '.join(quants)}, {warning}" for warning, quants in shared.items()]
+    twins = [", ".join(map(code, quants)) for quants in ladder.twins(release.published)]
+    return lines + [f"{names} are the same file, byte for byte: a recipe changes nothing here." for names in twins]
 
 
 def withheld(release: Release) -> list[str]:

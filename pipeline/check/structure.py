@@ -42,5 +42,5 @@ def fallbacks(quant: GGUFFile, announced: Sequence[Fallback]) -> Verdict:
     if not announced:
         return Verdict(check="fallbacks", outcome="pass", seen="every tensor has the type of its recipe")
     seen = f"{len(announced)} of {len(quant.tensors)} tensors have rows that no block of the wanted type divides"
-    advice = f"The file really has {quant.bits_per_weight:.2f} bits per weight; choose by that, not by its name."
+    advice = "Choose by the bits per weight that the file really has, not by its name."
     return Verdict(check="fallbacks", outcome="warn", seen=seen, advice=advice)

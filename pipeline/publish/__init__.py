@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 class Target(Protocol):
     """A place that holds at most one release of each repo."""
 
+    def check(self) -> None:
+        """Raise `BadInputError` where nothing can be published to; asked before any work."""
+
     def last(self, repo: str) -> Release | None:
         """Return what the last release of `repo` says of itself, None where there is none."""
 

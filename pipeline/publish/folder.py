@@ -38,6 +38,17 @@ class Folder:
     def directory(self, repo: str) -> Path:
         return self.root / repo.split("/")[1]
 
+    def check(self) -> None:
+        """Make the folder if it is not there; `BadInputError` where it cannot be made or written to."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInputError(
+                f"{self.root} cannot be a folder for releases: {error.strerror}. Name another with --publish-to."
+            ) from error
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise BadInputError(f"{self.root} cannot be written to. Name another folder with --publish-to.")
+
     def last(self, repo: str) -> Release | None:
         """Read the release.json that is there.
 
@@ -56,7 +67,7 @@ class Folder:
 
     def publish(self, bundle: Bundle) -> str:
         directory = self.directory(bundle.release.repo)
-        with disk_errors(self.root, f"writing {directory}"), self._alone():
+        with self._alone(), disk_errors(self.root, f"writing {directory}"):
             self._recover(directory)
             last = self.last(bundle.release.repo)
             theirs = self._foreign(directory, last)
@@ -115,10 +126,7 @@ class Folder:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let one process at a time write below the root; the lock is the directory itself and leaves nothing."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInputError(f"{self.root} cannot be made: {error.strerror}. Publish to another folder.") from error
+        self.check()
         descriptor = os.open(self.root, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
