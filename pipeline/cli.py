@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,6 +14,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from pipeline import __version__, errors
+from pipeline.options import (
+    Bytes,
+    Commands,
+    cuda_option,
+    matrix_option,
+    only_option,
+    publish_option,
+    results_option,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,53 +36,6 @@ if TYPE_CHECKING:
     from pipeline.store import Store
 
 LOCATED = re.compile(r"[^\s:]+:\d+:\d+: ")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])B?|0", re.IGNORECASE)
-
-
-class Commands(click.Group):
-    """A group that says what was probably meant."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        names = self.list_commands(ctx)
-        if args[0] not in names and (close := difflib.get_close_matches(args[0], names, 1)):
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
-        return super().resolve_command(ctx, args)
-
-
-class Bytes(click.ParamType[int]):
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = SIZE.fullmatch(str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is no size; write it as 500M, 20G or 1T.", param, ctx)
-        return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper())) if match[1] else 0
-
-
-matrix_option = click.option(
-    "--matrix", "matrix_file", type=click.Path(path_type=Path), default="matrix.yml", show_default=True,
-    help="The models and how they are made.",
-)  # fmt: skip
-store_option = click.option(
-    "--store", "store_root", type=click.Path(path_type=Path), envvar="LLM_QUANTIZER_STORE", show_envvar=True,
-    help="Where artifacts are kept  [default: the platform's cache folder]",
-)  # fmt: skip
-results_option = click.option(
-    "--results", "results", type=click.Path(path_type=Path), default="results", show_default=True,
-    help="Where each job leaves its result as JSON.",
-)  # fmt: skip
-publish_option = click.option(
-    "--publish-to", "publish_to", type=click.Path(path_type=Path), default="out", show_default=True,
-    help="The folder that releases go to, each as <model>-GGUF.",
-)  # fmt: skip
-only_option = click.option(
-    "--only", multiple=True, metavar="MODEL[:QUANT]", help="Only these; * stands for anything. May be repeated."
-)
-cuda_option = click.option(
-    "--cuda/--no-cuda", default=None, help="Build llama.cpp with or without CUDA  [default: with, where it is there]"
-)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -12,7 +12,7 @@ import factories
 import pytest
 from click.testing import CliRunner
 
-from pipeline import actions, cli, errors, matrix, report, run
+from pipeline import actions, cli, errors, matrix, options, report, run
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -57,7 +57,7 @@ def test_a_size_that_is_none():
     ("text", "size"), [("500M", 500_000_000), ("1.5 GB", 1_500_000_000), ("2T", 2 * 10**12), ("0", 0)]
 )
 def test_sizes(text, size):
-    assert cli.Bytes().convert(text, None, None) == size
+    assert options.Bytes().convert(text, None, None) == size
 
 
 @pytest.mark.parametrize(
