@@ -118,7 +118,8 @@ class LlamaSource(Step):
                     ["fetch", "--quiet", "--depth", "1", url, commit],
                     ["checkout", "--quiet", "FETCH_HEAD"],
                 ):
-                    shell.run(["git", *arguments], cwd=tree, doing=doing)
+                    # A repository that wants a password is an error, not a question.
+                    shell.run(["git", *arguments], cwd=tree, env={"GIT_TERMINAL_PROMPT": "0"}, doing=doing)
                 shutil.rmtree(tree / ".git")
             case PathSource(path=path):
                 shutil.copytree(path, tree, ignore=shutil.ignore_patterns(*NOT_SOURCE, *UNUSED))

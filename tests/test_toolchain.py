@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import tarfile
 
 import pytest
 
 from pipeline import toolchain
-from pipeline.errors import BadInputError
+from pipeline.errors import BadInputError, ToolchainError
 from pipeline.matrix import GitSource, PathSource, Sdist
-from pipeline.store import Artifact, digest_of
+from pipeline.progress import Display
+from pipeline.store import Artifact, Store, digest_of
 
 PIN = Sdist("llama-cpp-python", "0.3.36", "a" * 64, "0c1e57098")
 
@@ -43,6 +45,53 @@ def test_a_directory_is_known_by_its_content(tmp_path):
     assert digest() == before
     (tmp_path / "src" / "a.c").write_text("int b;")
     assert digest() != before
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """As little of llama.cpp as passes for it, and a place to patch."""
+    tree = tmp_path / "llama.cpp"
+    (tree / "common").mkdir(parents=True)
+    (tree / "CMakeLists.txt").write_text("project(llama.cpp)\n")
+    (tree / "convert_hf_to_gguf.py").write_text("print()\n")
+    (tree / "common" / "log.cpp").write_text(f"{{\n{toolchain.FLUSH_AFTER}}}\n")
+    (tree / "models").mkdir()
+    (tree / "models" / "vocab.gguf").write_text("large")
+    return tree
+
+
+def fetched(pin, tmp_path):
+    store = Store(tmp_path / "store", Display(io.StringIO()))
+    source = toolchain.LlamaSource(pin)
+    tree = store.get(source).file("tree")
+    assert (tree / "common" / "log.cpp").read_text() == f"{{\n{toolchain.FLUSH_AFTER}{toolchain.FLUSH}}}\n"
+    assert sorted(p.name for p in tree.iterdir()) == ["CMakeLists.txt", "common", "convert_hf_to_gguf.py"]
+    return source
+
+
+def test_a_directory_is_copied_without_what_is_not_used(llama, tmp_path):
+    assert fetched(PathSource(llama), tmp_path).commit.startswith("tree-")
+
+
+@pytest.mark.programs
+def test_a_commit_is_fetched_by_git(llama, tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        return subprocess.run(["git", *identity, *arguments], cwd=llama, check=True, capture_output=True, text=True)
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    commit = git("rev-parse", "HEAD").stdout.strip()
+    assert fetched(GitSource(llama.as_uri(), commit), tmp_path).commit == commit
+    with pytest.raises(ToolchainError, match="git failed with exit code"):
+        fetched(GitSource(llama.as_uri(), "0" * 40), tmp_path)
+
+
+def test_a_directory_that_is_no_llama_cpp(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInputError, match=r"leads to no llama\.cpp"):
+        fetched(PathSource(tmp_path / "empty"), tmp_path)
 
 
 def archive(path, members):
