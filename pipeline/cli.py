@@ -264,6 +264,7 @@ def store_gc(store_root: Path | None, max_size: int) -> None:
 def main() -> NoReturn:
     """Run the command line; every error that a user can cause ends in a sentence and its exit code."""
     signal.signal(signal.SIGTERM, _terminated)
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when the Hub's client is imported
     sys.exit(guarded(lambda: cli(standalone_mode=False)))
 
 

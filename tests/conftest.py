@@ -8,8 +8,11 @@ import socket
 import subprocess
 from pathlib import Path
 
+import huggingface_hub
 import matplotlib.font_manager  # noqa: F401 - its first import may run fc-list; from here on nothing may
 import pytest
+from hub import LoopbackHub
+from huggingface_hub import constants
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -31,6 +34,22 @@ def golden(request):
         assert text == path.read_bytes().decode("utf-8"), "if this is wanted: pytest --update-golden"
 
     return compare
+
+
+@pytest.fixture
+def loopback_hub(tmp_path, monkeypatch):
+    """A Hub on this machine that the client in this process talks to, without a token."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's waits between its tries
+    with LoopbackHub() as hub:
+        # What HF_ENDPOINT decides when the client is imported.
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        url = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
+    huggingface_hub.close_session()
 
 
 @pytest.fixture(autouse=True)

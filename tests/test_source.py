@@ -6,10 +6,7 @@ import io
 import json
 from dataclasses import replace
 
-import huggingface_hub
 import pytest
-from hub import LoopbackHub
-from huggingface_hub import constants
 from test_safetensors import GOOD, write
 
 from pipeline import source
@@ -91,19 +88,9 @@ class TestDirectory:
 
 class TestHub:
     @pytest.fixture(autouse=True)
-    def hub(self, directory, monkeypatch):
-        monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's waits between its tries
-        with LoopbackHub() as hub:
-            hub.add(REPO, directory, SHA)
-            # What HF_ENDPOINT decides when the client is imported.
-            monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-            url = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-            monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
-            monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-            monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(directory / "no-token"))
-            monkeypatch.delenv("HF_TOKEN", raising=False)
-            yield hub
-        huggingface_hub.close_session()
+    def hub(self, directory, loopback_hub):
+        loopback_hub.add(REPO, directory, SHA)
+        return loopback_hub
 
     def test_resolves_the_revision_and_downloads_no_weight_to_look(self, hub):
         looked = source.look(model())
