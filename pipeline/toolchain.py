@@ -57,8 +57,8 @@ PLACEMENT = (
 FLUSH_FILE = "common/log.cpp"
 FLUSH_AFTER = "        log = new common_log;\n"
 FLUSH = "        std::atexit([]() { common_log_pause(common_log_main()); });\n"
-# For tools whose speed is not what is measured: their threads wait for each other asleep. Spinning, as they do by
-# default, two programs on the same cores slow each other down a hundredfold; on free cores a text takes as long.
+# For tools whose speed is not what is measured: their threads wait for each other asleep, so that two programs on the
+# same cores do not spin against each other. On free cores llama-perplexity took as long either way.
 PATIENT = {"OMP_WAIT_POLICY": "passive"}
 # Nothing that is built or run comes from these, and they are most of the source's bytes.
 UNUSED = {"docs", "media", "models"}
