@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pipeline.progress import Display, Task
 
 MANIFEST = "artifact.json"
-READ_BYTES = 1 << 22
 
 
 class Step(Protocol):
