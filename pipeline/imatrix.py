@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pipeline import gguf_file, shell
 from pipeline.chunks import CONTEXT, chunk_count, chunk_watch
 from pipeline.convert import REFERENCE
+from pipeline.errors import ToolchainError
 from pipeline.store import Step, digest_of
 from pipeline.toolchain import PATIENT, tools
 
@@ -68,9 +69,8 @@ class Imatrix(Step):
         )
         chunks = chunk_count(printed, self.text, doing)
         shutil.rmtree(scratch)
-        # llama-imatrix ends well on a full disk, too, leaving nothing or half a file.
-        if not imatrix.exists() or imatrix.stat().st_size == 0 or not entries(imatrix):
-            raise OSError(errno.ENOSPC, "llama-imatrix wrote no imatrix")
+        if not _is_whole(imatrix):
+            raise OSError(errno.ENOSPC, "llama-imatrix wrote no whole imatrix")
         (room / CHUNKS).write_text(str(chunks))
 
 
@@ -84,3 +84,11 @@ def entries(path: Path) -> int:
         with path.open("rb") as file:
             return int.from_bytes(file.read(4), "little")
     return sum(name.endswith(".in_sum2") for name in gguf_file.read(path).tensors)
+
+
+def _is_whole(imatrix: Path) -> bool:
+    """Whether it was written to its end: llama-imatrix ends well on a full disk, leaving nothing or half a file."""
+    try:
+        return imatrix.stat().st_size > 0 and entries(imatrix) > 0
+    except (FileNotFoundError, ToolchainError):
+        return False

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LOGITS = "reference.kld"
 QUALITY = "quality.json"
 SCORED = CONTEXT - CONTEXT // 2 - 1
+# What a file of reference logits begins with: a magic word, then context, vocabulary and chunks.
+HEADER = struct.Struct("<8sIII")
 NUMBER = r"(-?\d+\.\d+|-?nan|-?inf)"
 
 
@@ -172,7 +174,7 @@ def offload(log: str, layers: int) -> Offload:
 def read_chunks(logits: Path) -> int:
     """Return the number of chunks in a file of reference logits."""
     with logits.open("rb") as file:
-        return int(struct.unpack("<8sIII", file.read(20))[3])
+        return int(HEADER.unpack(file.read(HEADER.size))[3])
 
 
 def logits_bytes(vocabulary: int, chunks: int) -> int:
@@ -181,7 +183,7 @@ def logits_bytes(vocabulary: int, chunks: int) -> int:
     A header of 20 bytes, the tokens (int32), then for each scored position the vocabulary in 16 bits, padded to
     an even number, with two floats before it.
     """
-    return 20 + chunks * CONTEXT * 4 + chunks * SCORED * 2 * (2 * ((vocabulary + 1) // 2) + 4)
+    return HEADER.size + chunks * CONTEXT * 4 + chunks * SCORED * 2 * (2 * ((vocabulary + 1) // 2) + 4)
 
 
 def _perplexity(llama: Tools, model: Path, logits: Path) -> list[object]:
@@ -193,10 +195,10 @@ def _perplexity(llama: Tools, model: Path, logits: Path) -> list[object]:
 def _check_logits(logits: Path, chunks: int) -> None:
     """Refuse a file that is cut short: llama-perplexity does not notice a full disk and ends well."""
     with logits.open("rb") as file:
-        _, _, vocabulary, _ = struct.unpack("<8sIII", file.read(20))
-    wanted, found = logits_bytes(vocabulary, chunks), logits.stat().st_size
-    if found != wanted:
-        raise OSError(errno.ENOSPC, f"the reference logits have {found} bytes of {wanted}")
+        header = file.read(HEADER.size)
+    found = logits.stat().st_size
+    if len(header) < HEADER.size or found != logits_bytes(HEADER.unpack(header)[2], chunks):
+        raise OSError(errno.ENOSPC, f"the reference logits were cut after {found} bytes")
 
 
 def _unexpected(name: str) -> ToolchainError:

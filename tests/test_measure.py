@@ -79,9 +79,11 @@ def test_logits_file_has_the_size_that_llama_perplexity_writes(tmp_path):
     path.write_bytes(struct.pack("<8sIII", b"_logits_", 512, 10, 1).ljust(measure.logits_bytes(10, 1), b"\0"))
     measure._check_logits(path, 1)
     assert measure.read_chunks(path) == 1
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(OSError, match="reference logits have"):
-        measure._check_logits(path, 1)
+    whole = path.read_bytes()
+    for length in (len(whole) - 1, 20, 19, 0):
+        path.write_bytes(whole[:length])
+        with pytest.raises(OSError, match=f"were cut after {length} bytes"):
+            measure._check_logits(path, 1)
 
 
 def test_fallbacks_are_read_from_the_warnings():

@@ -80,6 +80,25 @@ def test_killed_in_every_step_the_next_run_goes_on(start, command, store, matrix
     assert weights(tmp_path / "other" / "llama-GGUF") == killed
 
 
+def test_killed_while_publishing_the_release_is_the_old_one_or_the_new_one(start, command, matrix_file, tmp_path):
+    path = matrix_file("llama", "Q8_0")
+    released, beside = tmp_path / "out" / "llama-GGUF", tmp_path / "out" / ".llama-GGUF.new"
+    assert command("run", path)[0] == 0
+    before = {p.name: p.read_bytes() for p in released.iterdir()}
+    path = matrix_file("llama", "Q8_0, Q4_K_M")
+    process = start("run", "--matrix", path, "--results", tmp_path / "results", "--publish-to", tmp_path / "out")
+    while process.poll() is None and not beside.exists():
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    after = {p.name: p.read_bytes() for p in released.iterdir()}
+    assert after == before or set(after) == {*before, "llama-Q4_K_M.gguf"}
+    assert command("run", path)[0] == 0
+    assert set(weights(released)) == {"llama-Q8_0.gguf", "llama-Q4_K_M.gguf", "imatrix.gguf"}
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["llama-GGUF"]
+
+
 def test_two_runs_at_once_share_the_work(start, store, matrix_file, tmp_path):
     path = matrix_file("llama", "Q8_0, Q4_K_M")
     places = ["--matrix", path, "--results", tmp_path / "results", "--publish-to", tmp_path / "out"]
