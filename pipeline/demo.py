@@ -95,6 +95,8 @@ def model(store: Store) -> Model:
         evaluation_chunks=CHUNKS,
         imatrix_format="gguf",
         card="full",
+        private=False,
+        max_shard_size=45_000_000_000,
         gates=Gates(),
         line=1,
         column=1,

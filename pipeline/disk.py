@@ -36,9 +36,19 @@ def needed(store: Store, steps: Steps, recipes: Sequence[Recipe]) -> tuple[int, 
     if store.find(steps.logits) is None:
         chunks = steps.model.evaluation_chunks or USUAL_CHUNKS
         inside += logits_bytes(steps.source.vocabulary, chunks)
-    quants = {r.name: int(parameters * bits_per_weight(r) / 8 * MARGIN) for r in recipes}
-    inside += sum(quants[r.name] for r in recipes if store.find(steps.quant(r)) is None)
+    quants = quant_bytes(steps, recipes)
+    for recipe in recipes:
+        size = quants[recipe.name]
+        if store.find(steps.quant(recipe)) is None:
+            inside += size
+        if size > steps.model.max_shard_size and store.find(steps.shards(recipe)) is None:
+            inside += size
     return inside, sum(quants.values())
+
+
+def quant_bytes(steps: Steps, recipes: Sequence[Recipe]) -> dict[str, int]:
+    """Estimate how large each quant becomes."""
+    return {r.name: int(steps.source.parameters * bits_per_weight(r) / 8 * MARGIN) for r in recipes}
 
 
 def check(store: Store, works: Sequence[tuple[Steps, Sequence[Recipe]]], folder: Path | None) -> None:

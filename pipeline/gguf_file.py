@@ -19,6 +19,7 @@ from pipeline.errors import ToolchainError
 if TYPE_CHECKING:
     from pathlib import Path
 
+MAGIC = b"GGUF"
 STRING, ARRAY = 8, 9
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 # Type id to name, weights a block and bytes a block. The package does not know the youngest of the pinned llama.cpp.
@@ -88,7 +89,7 @@ def read(path: Path) -> GGUFFile:
 
 def _parse(path: Path, cursor: _Cursor) -> GGUFFile:
     magic, version, tensor_count, key_count = cursor.unpack("<4sIQQ")
-    if magic != b"GGUF" or version not in (2, 3):
+    if magic != MAGIC or version not in (2, 3):
         raise ValueError(f"it begins with {magic!r}, version {version}")
     metadata: dict[str, Any] = {}
     for _ in range(key_count):

@@ -25,6 +25,7 @@ from pipeline.measure import LOGITS, QUALITY, Measured, ReferenceLogits, read_ch
 from pipeline.prompt import ANSWER, Answered, has_template
 from pipeline.quantize import FALLBACKS, QUANT, Quant
 from pipeline.result import Answer, Fallback, FileEntry, Provenance, Quality, QuantFile, Result, Speed, TextUse
+from pipeline.shards import Shards, shard_name
 from pipeline.source import Snapshot
 from pipeline.speed import SPEED, Timed
 from pipeline.text import Text
@@ -89,6 +90,10 @@ class Steps:
     def timed(self, recipe: Recipe) -> Timed:
         return Timed(self.measured(recipe))
 
+    def shards(self, recipe: Recipe) -> Shards:
+        """The file in parts; made only where it is larger than the matrix allows one to be."""
+        return Shards(self.quant(recipe), self.model.max_shard_size)
+
     @property
     def preparation(self) -> list[Step]:
         """What all quants share, in the order in which it runs."""
@@ -149,17 +154,24 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
         verdicts += quality.gates(found, steps.model.gates)
         speed = Speed.model_validate_json(store.get(steps.timed(recipe)).file(SPEED).read_bytes())
     file = quant_file(quant, artifact.files[QUANT].sha256, announced)
+    file = file.model_copy(update={"name": steps.model.file_name(recipe.name)})
     return Result(
         job=steps.model.job(recipe.name),
         recipe=recipe,
         artifact=artifact.digest,
-        file=file.model_copy(update={"name": steps.model.file_name(recipe.name)}),
+        file=file,
+        shards=_split(store, steps.shards(recipe), file) if file.size > steps.model.max_shard_size else (),
         verdicts=tuple(verdicts),
         answer=reply or Answer(text="", stopped=False),
         quality=found,
         speed=speed,
         provenance=provenance,
     )
+
+
+def _split(store: Store, shards: Shards, file: QuantFile) -> tuple[FileEntry, ...]:
+    parts = sorted(store.get(shards).files.values(), key=lambda part: part.name)
+    return tuple(part.model_copy(update={"name": shard_name(file.name, part.name)}) for part in parts)
 
 
 def quant_file(file: gguf_file.GGUFFile, sha256: str, announced: list[Fallback]) -> QuantFile:

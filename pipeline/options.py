@@ -47,8 +47,8 @@ results_option = click.option(
     help="Where each job leaves its result as JSON.",
 )  # fmt: skip
 publish_option = click.option(
-    "--publish-to", "publish_to", type=click.Path(path_type=Path), default="out", show_default=True,
-    help="The folder that releases go to, each as <model>-GGUF.",
+    "--publish-to", "publish_to", metavar="DIR|hub", default="out", show_default=True,
+    help="The folder that releases go to, each as <model>-GGUF; or `hub`.",
 )  # fmt: skip
 only_option = click.option(
     "--only", multiple=True, metavar="MODEL[:QUANT]", help="Only these; * stands for anything. May be repeated."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from pipeline import __version__, card
 from pipeline.card import plot, testlog
 from pipeline.quantize import QUANT
 from pipeline.result import FileEntry, Release
+from pipeline.shards import shard_name
 from pipeline.source import CARD, Papers
 from pipeline.store import canonical, digest_of
 
@@ -25,8 +27,8 @@ RELEASE = "release.json"
 LOG = "test.log"
 PLOT = "quality.svg"
 
-Content = Path | bytes
-"""A file of a release: where it lies, or what is in it."""
+Content = Path | bytes | None
+"""A file of a release: where it lies, what is in it, or None for a large one that is not in this store."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,15 @@ class Bundle:
 
     release: Release
     contents: dict[str, Content]
+
+    @cached_property
+    def entries(self) -> tuple[FileEntry, ...]:
+        """Every file, `release.json` too, by name."""
+        return tuple(sorted([*self.release.files, _entry(RELEASE, self.contents[RELEASE])], key=lambda f: f.name))
+
+    def text(self, name: str) -> str:
+        content = self.contents.get(name)
+        return content.decode() if isinstance(content, bytes) else ""
 
 
 def release_id(steps: Steps) -> str:
@@ -57,12 +68,11 @@ def assemble(store: Store, steps: Steps, results: Sequence[Result]) -> Bundle:
     """
     papers = store.get(Papers(steps.source))
     provenance = results[0].provenance
-    weights: dict[str, Content] = {
-        r.file.name: store.get(steps.quant(r.recipe)).file(QUANT) for r in results if not r.withheld
-    }
-    entries = {r.file.name: FileEntry(**r.file.model_dump(include={"name", "size", "sha256"})) for r in results}
-    weights[provenance.imatrix.name] = store.get(steps.imatrix).file(provenance.imatrix.name)
-    entries[provenance.imatrix.name] = provenance.imatrix
+    entries = {f.name: f for f in weights_of(results)}
+    weights: dict[str, Content] = {name: path for r in results for name, path in kept(store, steps, r).items()}
+    weights = {name: weights.get(name) for name in entries}
+    if matrix := store.find(steps.imatrix):
+        weights[provenance.imatrix.name] = matrix.file(provenance.imatrix.name)
     draft = Release(
         id=release_id(steps),
         repo=steps.model.repo,
@@ -79,6 +89,20 @@ def assemble(store: Store, steps: Steps, results: Sequence[Result]) -> Bundle:
     release = draft.model_copy(update={"files": files})
     contents[RELEASE] = (release.model_dump_json(indent=1) + "\n").encode()
     return Bundle(release, contents)
+
+
+def weights_of(results: Sequence[Result]) -> list[FileEntry]:
+    """Return the large files of a release: what passed, and the imatrix."""
+    return [f for r in results if not r.withheld for f in r.files] + [results[0].provenance.imatrix]
+
+
+def kept(store: Store, steps: Steps, result: Result) -> dict[str, Path]:
+    """Return where the store has the files of a quant, by the names that they are published by."""
+    if not result.shards:
+        quant = store.find(steps.quant(result.recipe))
+        return {result.file.name: quant.file(QUANT)} if quant else {}
+    shards = store.find(steps.shards(result.recipe))
+    return {shard_name(result.file.name, name): shards.file(name) for name in shards.files} if shards else {}
 
 
 def _pages(release: Release, steps: Steps, source_card: Path) -> dict[str, Content]:

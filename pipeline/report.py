@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 from pipeline import units
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.plan import Plan
+    from pipeline.publish.change import Change
     from pipeline.result import Result
 
 NUMERIC = "0123456789-"
@@ -34,6 +36,22 @@ def results_table(results: Sequence[Result]) -> str:
     """Lay out a line a result: measured figures only, a dash where nothing was measured."""
     head = ("quant", "size", "bits", "mean KLD", "99.9 % KLD", "same top", "PPL ratio", "tokens/s", "")
     return "\n".join(_aligned([head, *(_row(r) for r in results)]))
+
+
+def change(change: Change) -> str:
+    """Lay out what a release would change: files, bytes, and the card line by line."""
+    rows = [("add", f.name, units.size(f.size)) for f in change.adds]
+    rows += [("copy", f.name, f"{units.size(f.size)}, staged") for f in change.copies]
+    rows += [("delete", name, "of the last release") for name in change.deletes]
+    rows += [("edited", name, "by hand since the last release; put right") for name in change.edited]
+    head = f"{change.place}{f' @ {change.head[:12]}' if change.head else ''}"
+    if not rows:
+        return f"{head}\nNothing changes: all {len(change.kept)} files are there."
+    before, after = (text.splitlines() for text in change.card)
+    card = difflib.unified_diff(before, after, "README.md, now", "README.md, then", n=1, lineterm="")
+    total = f"{units.size(change.upload)} to upload, {len(change.kept)} files as they are"
+    lines = [head, *(line.replace(NO_BREAK, " ") for line in _aligned(rows)), total.replace(NO_BREAK, " ")]
+    return "\n".join([*lines, *(line.rstrip() for line in card)])
 
 
 def summary(results: Sequence[Result]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator, model_validator
+
+from pipeline.tensor_names import expand, group
 
 
 class Record(BaseModel):
@@ -32,6 +34,11 @@ class FileEntry(Record):
     size: int
     sha256: str
 
+    @property
+    def entry(self) -> FileEntry:
+        """Name, size and sha256 alone."""
+        return FileEntry(name=self.name, size=self.size, sha256=self.sha256)
+
 
 class Fallback(Record):
     """A tensor that could not have the type its recipe wanted (its rows do not divide into blocks)."""
@@ -50,6 +57,26 @@ class QuantFile(FileEntry):
     types: dict[str, int]
     """Number of tensors of each ggml type."""
     fallbacks: tuple[Fallback, ...]
+    """In JSON `{"Q4_K": {"Q5_0": {"blk.*.ffn_down.weight": "0-29"}}}`: wanted, used, tensors by layer."""
+
+    @field_serializer("fallbacks")
+    def _grouped(self, fallbacks: tuple[Fallback, ...]) -> dict[str, dict[str, dict[str, str]]]:
+        swaps: dict[str, dict[str, list[str]]] = {}
+        for f in fallbacks:
+            swaps.setdefault(f.wanted, {}).setdefault(f.used, []).append(f.tensor)
+        return {wanted: {used: group(names) for used, names in used_by.items()} for wanted, used_by in swaps.items()}
+
+    @field_validator("fallbacks", mode="before")
+    @classmethod
+    def _one_by_one(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return [
+            Fallback(tensor=tensor, wanted=wanted, used=used)
+            for wanted, used_by in value.items()
+            for used, groups in used_by.items()
+            for tensor in expand(groups)
+        ]
 
 
 class Verdict(Record):
@@ -128,6 +155,9 @@ class Result(Record):
     artifact: str
     """Digest of the quant in the store."""
     file: QuantFile
+    """What was checked and measured, under the name that it is published by."""
+    shards: tuple[FileEntry, ...] = ()
+    """What is published in its place where it is too large for one file."""
     verdicts: tuple[Verdict, ...]
     answer: Answer
     quality: Quality | None
@@ -138,6 +168,11 @@ class Result(Record):
     @property
     def quant(self) -> str:
         return self.recipe.name
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """What is published."""
+        return self.shards or (self.file.entry,)
 
     @property
     def failures(self) -> tuple[Verdict, ...]:
@@ -203,6 +238,20 @@ class Release(Record):
     """Published and withheld alike, in the order of the matrix."""
     files: tuple[FileEntry, ...]
     """Every file of the release but release.json itself."""
+
+    @field_serializer("results")
+    def _without_provenance(self, results: tuple[Result, ...]) -> list[dict[str, Any]]:
+        # It is the same for all, and stands once in the release.
+        return [result.model_dump(mode="json", exclude={"provenance"}) for result in results]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_provenance(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("results"), list):
+            shared = {"provenance": value.get("provenance")}
+            results = [shared | r if isinstance(r, dict) else r for r in value["results"]]
+            return value | {"results": results}
+        return value
 
     @property
     def published(self) -> tuple[Result, ...]:

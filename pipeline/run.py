@@ -12,6 +12,7 @@ from pipeline import disk, job, release, source
 from pipeline.card.ladder import twins
 from pipeline.errors import BadInputError, HubError, PipelineError
 from pipeline.plan import State
+from pipeline.publish import Planned
 from pipeline.result import Result
 from pipeline.store import digest_of
 from pipeline.toolchain import LlamaSource, Toolchain, architectures, has_cuda
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from pipeline.job import Steps
     from pipeline.matrix import Matrix
     from pipeline.matrix.model import Model
-    from pipeline.publish.folder import Folder
+    from pipeline.publish import Target
+    from pipeline.publish.change import Change
     from pipeline.result import Recipe
     from pipeline.store import Store
 
@@ -34,7 +36,7 @@ class Workshop:
 
     store: Store
     results: Path
-    target: Folder
+    target: Target
 
 
 def toolchain_of(matrix: Matrix, *, cuda: bool | None = None) -> Toolchain:
@@ -79,6 +81,12 @@ def refuse_early(
     disk.check(store, works, folder)
 
 
+def planned(steps: Steps, recipes: Sequence[Recipe]) -> Planned:
+    """Say how large the quants of a model are going to be, before they are made."""
+    sizes = disk.quant_bytes(steps, recipes)
+    return Planned(steps.model.repo, steps.model.private, {steps.model.file_name(q): s for q, s in sizes.items()})
+
+
 def state(shop: Workshop, steps: Steps) -> State:
     """Gather what a plan wants to know of a model."""
     shared = job.missing(shop.store, steps.preparation)
@@ -113,13 +121,37 @@ def run_model(shop: Workshop, steps: Steps, wanted: Sequence[Recipe]) -> list[Re
                 " would drop them. Run it without --only, or take them out of matrix.yml."
             )
     provenance = job.prepare(store, steps)
-    results = [
-        save(shop.results, job.run(store, steps, recipe, provenance))
-        for recipe in model.recipes
-        if recipe in wanted or recipe in ready
-    ]
+    results = []
+    for recipe in model.recipes:
+        if recipe in wanted or recipe in ready:
+            results.append(save(shop.results, job.run(store, steps, recipe, provenance)))
+            stage(shop, steps, results[-1])
     publish(shop, steps, results)
     return results
+
+
+def stage(shop: Workshop, steps: Steps, result: Result) -> None:
+    """Bring the files of a quant that passed to the target, and the imatrix that it was made with.
+
+    Raises `BadInputError` where the store no longer has them.
+    """
+    if result.withheld:
+        return
+    places = release.kept(shop.store, steps, result)
+    if matrix := shop.store.find(steps.imatrix):
+        places[result.provenance.imatrix.name] = matrix.file(result.provenance.imatrix.name)
+    files = (*result.files, result.provenance.imatrix)
+    if lost := [file.name for file in files if file.name not in places]:
+        raise BadInputError(
+            f"{', '.join(lost)} is not in this store. Run `python -m pipeline job {result.job}` again, and stage it"
+            " from the same store."
+        )
+    shop.target.stage(steps.model.repo, release.release_id(steps), [(file, places[file.name]) for file in files])
+
+
+def change(shop: Workshop, steps: Steps, results: Sequence[Result]) -> Change:
+    """Say what `publish` would do."""
+    return shop.target.change(release.assemble(shop.store, steps, results))
 
 
 def publish(shop: Workshop, steps: Steps, results: Sequence[Result]) -> None:
@@ -133,8 +165,10 @@ def publish(shop: Workshop, steps: Steps, results: Sequence[Result]) -> None:
     if all(result.withheld for result in results):
         display.say(f"{steps.model.repo}: nothing passed, so nothing is released.")
         return
-    where = shop.target.publish(release.assemble(shop.store, steps, results))
-    display.say(f"{steps.model.repo}: {where}")
+    done = shop.target.publish(release.assemble(shop.store, steps, results))
+    for name in done.edited:
+        display.say(f"warning: {name} in {done.place} was changed by hand since the last release; it is put right.")
+    display.say(f"{steps.model.repo}: {done.place}{', as it was' if done.empty else ''}")
 
 
 def result_path(directory: Path, job_id: str) -> Path:
@@ -170,21 +204,19 @@ def load(paths: Iterable[Path]) -> list[Result]:
     return results
 
 
-def results_of(directory: Path, steps: Steps) -> list[Result]:
-    """Read the results of every job of a model.
+def results_of(directory: Path, steps: Steps, recipes: Sequence[Recipe]) -> list[Result]:
+    """Read the results of jobs of a model.
 
     Raises `BadInputError` where one is missing or was made from other inputs than the matrix names now.
     """
     model = steps.model
-    paths = {r.name: result_path(directory, model.job(r.name)) for r in model.recipes}
+    paths = {r.name: result_path(directory, model.job(r.name)) for r in recipes}
     if absent := [model.job(name) for name, path in paths.items() if not path.exists()]:
         raise BadInputError(
             f"{directory} holds no result of {', '.join(absent)}. Run `python -m pipeline job {absent[0]}` first."
         )
     results = load(paths.values())
-    stale = [
-        r.job for r, recipe in zip(results, model.recipes, strict=True) if r.artifact != digest_of(steps.quant(recipe))
-    ]
+    stale = [r.job for r, recipe in zip(results, recipes, strict=True) if r.artifact != digest_of(steps.quant(recipe))]
     if stale:
         raise BadInputError(
             f"The results of {', '.join(stale)} were made from other inputs than the matrix names now."

@@ -8,9 +8,8 @@ import json
 import re
 import shutil
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +19,7 @@ from pipeline.result import FileEntry
 from pipeline.store import Step, canonical, digest_of, file_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pipeline.matrix.model import Model
     from pipeline.progress import Task
@@ -157,13 +156,13 @@ class Papers(Step):
 
 def _download(source: Source, files: Sequence[FileEntry], room: Path, task: Task) -> None:
     """Download files of a source at its revision, and hold them against what the Hub lists."""
-    from huggingface_hub import hf_hub_download
+    from pipeline.hub import api, ask
 
     done, total = 0, sum(file.size for file in files)
     for file in files:
         task.advance(done / total, file.name)
-        with hub_sentences(source.id, source.revision):
-            hf_hub_download(source.id, file.name, revision=source.revision, local_dir=room)
+        fetch = partial(api().hf_hub_download, source.id, file.name, revision=source.revision, local_dir=room)
+        ask(source.id, fetch, source.revision)
         path = room / file.name
         if path.stat().st_size != file.size or (file.sha256 and file_sha256(path) != file.sha256):
             path.unlink()
@@ -226,19 +225,21 @@ def _look_at_directory(model: Model, path: Path) -> Source:
 
 
 def _look_at_hub(model: Model) -> Source:
-    from huggingface_hub import HfApi, hf_hub_download
+    from pipeline.hub import api, ask
 
-    with hub_sentences(model.source, model.revision):
-        info = HfApi().model_info(model.source, revision=model.revision, files_metadata=True)
+    hub = api()
+    look_up = partial(hub.model_info, model.source, revision=model.revision, files_metadata=True)
+    info = ask(model.source, look_up, model.revision)
     revision = str(info.sha)
     listed = {s.rfilename: s for s in info.siblings or ()}
     where = f"{model.source} at {revision[:12]}"
     if "config.json" not in listed:
         raise BadInputError(f"{where} has no config.json, so its architecture is unknown. Is it a model repo?")
-    with tempfile.TemporaryDirectory() as scratch, hub_sentences(model.source, revision):
+    with tempfile.TemporaryDirectory() as scratch:
 
         def fetch(name: str) -> Path:
-            return Path(hf_hub_download(model.source, name, revision=revision, local_dir=scratch))
+            download = partial(hub.hf_hub_download, model.source, name, revision=revision, local_dir=scratch)
+            return Path(ask(model.source, download, revision))
 
         config = _config(fetch("config.json"), where)
         index = _json(fetch(safetensors.INDEX), where) if safetensors.INDEX in listed else None
@@ -275,34 +276,3 @@ def _json(path: Path, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadInputError(f"{where}: {path.name} holds no JSON object. Download it again.")
     return value
-
-
-@contextmanager
-def hub_sentences(repo: str, revision: str | None) -> Iterator[None]:
-    """Turn what huggingface_hub raises into sentences; the one table of them."""
-    import httpx2
-    from huggingface_hub import errors
-
-    at = f" at {revision[:12]}" if revision else ""
-    try:
-        yield
-    except errors.GatedRepoError as error:  # before RepositoryNotFoundError, which it derives from
-        raise BadInputError(
-            f"{repo} is gated: accept its terms on its page on the Hub with the account whose token is in HF_TOKEN"
-            " (or log in with `hf auth login`), then run again."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise BadInputError(
-            f"The Hub has no repo {repo}, or it is private and HF_TOKEN may not see it. Check the spelling, or set"
-            " HF_TOKEN."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise BadInputError(f"{repo} has no revision {revision}. Check `revision` in matrix.yml.") from error
-    except errors.EntryNotFoundError as error:
-        raise BadInputError(f"{repo}{at} lacks a file that was listed: {error}. Run again.") from error
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, httpx2.HTTPError, ConnectionError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HubError(
-            f"The Hub could not be asked for {repo}{at}: {reason}. Check the network and HF_ENDPOINT, then run again;"
-            " what was downloaded is kept."
-        ) from error

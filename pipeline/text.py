@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline.errors import BadInputError
 from pipeline.matrix.model import EmbeddedText, HubText, PathText
-from pipeline.source import hub_sentences
 from pipeline.store import Step, file_sha256
 
 if TYPE_CHECKING:
@@ -86,11 +85,11 @@ class DownloadedText(Step):
         return {"sha256": self.origin.sha256}
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
-        from huggingface_hub import hf_hub_download
+        from pipeline.hub import api, ask
 
         hub, file, revision = self.origin.hub, self.origin.file, self.origin.revision
-        with hub_sentences(hub, revision):
-            path = Path(hf_hub_download(hub, file, revision=revision, repo_type="dataset", local_dir=room / "download"))
+        where = {"repo_type": "dataset", "local_dir": room / "download"}
+        path = Path(ask(hub, partial(api().hf_hub_download, hub, file, revision=revision, **where), revision))
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != self.origin.sha256:
             raise BadInputError(

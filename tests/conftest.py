@@ -38,14 +38,18 @@ def golden(request):
 
 @pytest.fixture
 def loopback_hub(tmp_path, monkeypatch):
-    """A Hub on this machine that the client in this process talks to, without a token."""
+    """A Hub on this machine that the client in this process talks to, without a token and without Xet.
+
+    What hf_xet keeps between calls belongs to the process: tests of Xet start programs of their own.
+    """
     monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's waits between its tries
-    with LoopbackHub() as hub:
+    with LoopbackHub(tmp_path / "hub") as hub:
         # What HF_ENDPOINT decides when the client is imported.
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
         url = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield hub

@@ -40,8 +40,9 @@ def test_a_first_release(folder, tmp_path):
     weights.write_bytes(b"weights")
     made = bundle(FIRST)
     made.contents["m-Q4_K_M.gguf"] = weights
-    where = folder.publish(made)
-    assert Path(where).name == made.release.repo.split("/")[1]
+    assert {f.name for f in folder.change(made).adds} == {*FIRST, RELEASE}
+    change = folder.publish(made)
+    assert Path(change.place).name == made.release.repo.split("/")[1]
     files = held(folder, made)
     assert files.pop(".gitattributes").decode().splitlines()[-2:] == [
         "imatrix.dat filter=lfs diff=lfs merge=lfs -text",
@@ -49,12 +50,12 @@ def test_a_first_release(folder, tmp_path):
     ]
     assert files == FIRST | {RELEASE: made.contents[RELEASE]}
     assert folder.last(made.release.repo) == made.release
-    assert [p.name for p in folder.root.iterdir()] == [Path(where).name]
+    assert [p.name for p in folder.root.iterdir()] == [Path(change.place).name]
 
 
 def test_the_next_release_deletes_only_what_the_last_one_owned(folder):
     made = bundle(FIRST)
-    directory = Path(folder.publish(made))
+    directory = Path(folder.publish(made).place)
     (directory / "notes").mkdir()
     (directory / "notes" / "mine.txt").write_text("by hand")
     (directory / "own.gguf").write_bytes(b"by hand, too")
@@ -74,12 +75,12 @@ def test_a_place_that_cannot_be_a_folder_is_refused_early(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(BadInputError, match="--publish-to"):
-            Folder(place).check()
+            Folder(place).check(())
 
 
 def test_the_same_release_again_touches_nothing(folder):
     made = bundle(FIRST)
-    directory = Path(folder.publish(made))
+    directory = Path(folder.publish(made).place)
     before = {p.name: p.stat().st_mtime_ns for p in directory.iterdir()}, directory.stat().st_ino
     folder.publish(made)
     assert ({p.name: p.stat().st_mtime_ns for p in directory.iterdir()}, directory.stat().st_ino) == before
@@ -87,7 +88,7 @@ def test_the_same_release_again_touches_nothing(folder):
 
 def test_a_damaged_release_is_mended(folder):
     made = bundle(FIRST)
-    directory = Path(folder.publish(made))
+    directory = Path(folder.publish(made).place)
     (directory / "m-Q4_K_M.gguf").write_bytes(b"weighty")
     folder.publish(made)
     assert held(folder, made)["m-Q4_K_M.gguf"] == b"weights"
@@ -105,7 +106,7 @@ def test_what_somebody_else_wrote_is_never_replaced(folder):
 
 def test_gitattributes_that_were_changed_by_hand_stay(folder):
     made = bundle(FIRST)
-    directory = Path(folder.publish(made))
+    directory = Path(folder.publish(made).place)
     (directory / ".gitattributes").write_text("* text\n")
     folder.publish(bundle({"m-Q8_0.gguf": b"other"}))
     assert (directory / ".gitattributes").read_text() == "* text\n"
@@ -113,7 +114,7 @@ def test_gitattributes_that_were_changed_by_hand_stay(folder):
 
 def test_an_unreadable_record_stops_the_release(folder):
     made = bundle(FIRST)
-    directory = Path(folder.publish(made))
+    directory = Path(folder.publish(made).place)
     (directory / RELEASE).write_text("{}")
     with pytest.raises(BadInputError, match="cannot be read as the record of a release"):
         folder.publish(made)

@@ -1,4 +1,4 @@
-"""The real `huggingface_hub` against the loopback Hub."""
+"""The real `huggingface_hub` reads from the loopback Hub."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import struct
 from pathlib import Path
 
 import httpx2
-import huggingface_hub
 import pytest
-from hub import LoopbackHub
 from huggingface_hub import HfApi, errors, hf_hub_download, snapshot_download
 
 REPO = "google/gemma-2b"
@@ -37,18 +35,15 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def hub(source, monkeypatch):
-    # Else the client asks huggingface.co itself, whatever `endpoint` is, for a list of agents.
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    with LoopbackHub() as hub:
-        hub.add(REPO, source, SHA)
-        yield hub
-    huggingface_hub.close_session()
+def hub(source, loopback_hub):
+    loopback_hub.add(REPO, source, SHA)
+    loopback_hub.add_token(READER, "reader", access=[REPO])
+    loopback_hub.add_token(STRANGER, "stranger")
+    return loopback_hub
 
 
 @pytest.fixture
-def api(hub, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's waits between its tries
+def api(hub):
     return HfApi(endpoint=hub.endpoint, token=False)
 
 
@@ -70,7 +65,7 @@ def test_the_tree_agrees_with_git_and_comes_in_pages(api, hub):
     tree = {entry.path: entry for entry in api.list_repo_tree(REPO, revision=SHA, recursive=True)}
     assert sorted(tree) == ["README.md", "config.json", "model.safetensors", "original", "original/params.json"]
     assert tree["original/params.json"].blob_id == "9e26dfeeb6e641a33dae4961196235bdb965b21b"  # git's, of {}
-    assert len([path for _, path in hub.requests if "/tree/" in path]) == 3
+    assert len([r for r in hub.requests if "/tree/" in r.path]) == 3
 
 
 def test_a_folder_of_the_tree(api):
@@ -88,7 +83,7 @@ def test_a_snapshot_has_the_same_bytes(hub, source, tmp_path, where):
 def test_patterns_choose_the_files(api, hub, tmp_path):
     api.snapshot_download(REPO, revision=SHA, local_dir=tmp_path / "t", allow_patterns=["*.json"])
     assert sorted(contents(tmp_path / "t")) == ["config.json", "original/params.json"]
-    assert not [path for _, path in hub.requests if "safetensors" in path]
+    assert not [r for r in hub.requests if "safetensors" in r.path]
 
 
 def test_a_dataset_is_no_model(api, hub, tmp_path):
@@ -105,7 +100,7 @@ def test_a_dataset_is_no_model(api, hub, tmp_path):
 def test_headers_without_weights(api, hub):
     metadata = api.get_safetensors_metadata(REPO, revision=SHA)
     assert metadata.files_metadata["model.safetensors"].tensors["w"].shape == [100, 1000]
-    assert [method for method, path in hub.requests if "/cdn/" in path] == ["GET"]
+    assert [r.method for r in hub.requests if "/cdn/" in r.path] == ["GET"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +121,6 @@ def test_ranges(hub, source, asked, status, part):
 
 def test_a_gated_repo_shows_its_files_and_keeps_them(api, hub, source, tmp_path):
     hub.add(REPO, source, SHA, gated=True)
-    hub.tokens = {READER: {REPO}, STRANGER: set()}
     assert api.model_info(REPO).gated == "manual"
     for token in (False, STRANGER):
         with pytest.raises(errors.GatedRepoError, match="is restricted"):
@@ -140,7 +134,6 @@ def test_a_gated_repo_shows_its_files_and_keeps_them(api, hub, source, tmp_path)
 
 def test_a_private_repo_is_not_there(api, hub, source):
     hub.add(REPO, source, SHA, private=True)
-    hub.tokens = {READER: {REPO}}
     with pytest.raises(errors.RepositoryNotFoundError):
         api.model_info(REPO)
     assert api.model_info(REPO, token=READER).private
@@ -148,7 +141,7 @@ def test_a_private_repo_is_not_there(api, hub, source):
 
 def test_a_bad_token_is_said_to_be_one(api):
     with pytest.raises(errors.HfHubHTTPError, match="Invalid credentials") as raised:
-        api.model_info(REPO, token=STRANGER)
+        api.model_info(REPO, token="hf_unknown")
     assert raised.value.response.status_code == 401
 
 
@@ -165,24 +158,24 @@ def test_what_is_not_there(api, tmp_path):
 
 
 def test_a_cut_download_goes_on_where_it_was(api, hub, source, tmp_path):
-    hub.cut("/cdn/", after_bytes=70_000, count=2)
+    hub.fault("/cdn/", "cut", after_bytes=70_000, count=2)
     api.snapshot_download(REPO, revision=SHA, local_dir=tmp_path / "t")
     assert contents(tmp_path / "t") == contents(source)
-    assert len([path for _, path in hub.requests if "/cdn/" in path]) == 3
+    assert len([r for r in hub.requests if "/cdn/" in r.path]) == 3
 
 
 def test_a_broken_download_is_taken_up_by_the_next(api, hub, source, tmp_path):
-    hub.fail("/cdn/", 404)
+    hub.fault("/cdn/", status=404)
     with pytest.raises(errors.HfHubHTTPError):
         api.snapshot_download(REPO, revision=SHA, local_dir=tmp_path / "t", max_workers=1)
     hub.requests.clear()
     api.snapshot_download(REPO, revision=SHA, local_dir=tmp_path / "t")
     assert contents(tmp_path / "t") == contents(source)
-    assert len([path for method, path in hub.requests if method == "GET"]) < len(contents(source))
+    assert len([r for r in hub.requests if r.method == "GET"]) < len(contents(source))
 
 
 def test_a_failing_hub_fails_as_often_as_told(api, hub):
-    hub.fail("/api/models/", 503, count=2)
+    hub.fault("/api/models/", status=503, count=2)
     for _ in range(2):
         with pytest.raises(errors.HfHubHTTPError, match="503"):
             api.model_info(REPO)

@@ -138,6 +138,8 @@ def test_defaults_of_defaults():
         evaluation_chunks=None,
         imatrix_format="gguf",
         card="full",
+        private=False,
+        max_shard_size=45_000_000_000,
         gates=Gates(None, None),
         line=4,
         column=5,
@@ -161,6 +163,8 @@ SETTINGS = {
     "evaluation_chunks": ("4", 4),
     "imatrix_format": ("dat", "dat"),
     "card": ("footer", "footer"),
+    "private": ("true", True),
+    "max_shard_size": ("500M", 500_000_000),
     "gates": ("{max_mean_kld: 1, min_same_top: 99.5}", Gates(1, 99.5)),
 }
 

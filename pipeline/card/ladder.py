@@ -59,7 +59,7 @@ def tag(result: Result, names: Sequence[str]) -> str | None:
     pattern = re.compile(f"{re.escape(result.quant)}[.-]", re.IGNORECASE)
     models = (n for n in sorted(names) if n.endswith(".gguf") and not any(part in n for part in _NOT_MODELS))
     first = next((name for name in models if pattern.search(name)), None)
-    return result.quant if first == result.file.name else None
+    return result.quant if first == result.files[0].name else None
 
 
 def picks(release: Release) -> list[Pick]:

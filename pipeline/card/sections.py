@@ -63,6 +63,7 @@ class Example(NamedTuple):
     lms: str
     """repo@quant, for LM Studio."""
     file: str
+    """Or files, where it is in shards."""
 
 
 def example(release: Release) -> Example | None:
@@ -72,8 +73,9 @@ def example(release: Release) -> Example | None:
     if not ranked:
         return None
     quant, repo = ranked[0].quant, release.repo
-    names = (f"{repo}:{quant}", f"{repo}@{quant.lower()}", ranked[0].file.name)
-    return Example(quant, *map(shlex.quote, names))
+    names = (f"{repo}:{quant}", f"{repo}@{quant.lower()}")
+    files = " ".join(shlex.quote(file.name) for file in ranked[0].files)
+    return Example(quant, shlex.quote(names[0]), shlex.quote(names[1]), files)
 
 
 def protocol(release: Release) -> list[str]:

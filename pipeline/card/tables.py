@@ -10,7 +10,7 @@ from pipeline.card import ladder
 from pipeline.card.markdown import code, inline, table
 
 if TYPE_CHECKING:
-    from pipeline.result import Offload, Release
+    from pipeline.result import Offload, Release, Result
 
 _LEGEND = (
     (
@@ -34,7 +34,7 @@ def picks(release: Release) -> str | None:
     rows = [
         (
             f"{units.memory(pick.memory)}{' or more' if pick is chosen[-1] else ''}",
-            f"[{code(pick.result.quant)}]({quote(pick.result.file.name)})",
+            f"[{code(pick.result.quant)}]({quote(pick.result.files[0].name)})",
             units.size(pick.result.file.size),
             units.size(int(pick.memory * 1e9) - pick.result.file.size),
         )
@@ -59,7 +59,7 @@ def files(release: Release) -> str:
                 rate += f" ({ran_on.index((speed.machine, speed.offload)) + 1})"
         rows.append(
             (
-                f"[{code(result.quant)}]({quote(result.file.name)}){'' if known[result.quant] else ' †'}",
+                f"[{code(result.quant)}]({quote(result.files[0].name)}){_marks(result, known)}",
                 units.size(result.file.size),
                 ("≈\N{NO-BREAK SPACE}" if near else "") + units.plus_minus(quality.mean_kld) if quality else "",
                 units.significant(quality.p999_kld) if quality else "",
@@ -95,7 +95,14 @@ def legend(release: Release) -> list[str]:
         lines.append("No file holds a fallback tensor.")
     if None in known.values():
         lines.append("†: this name is no tag, llama.cpp would take another file for it; use `--hf-file`.")
+    if any(r.shards for r in published):
+        lines.append("‡: in shards, which llama.cpp fetches and opens by the first of them; Ollama reads none.")
     return lines
+
+
+def _marks(result: Result, known: dict[str, str | None]) -> str:
+    marks = ("" if known[result.quant] else "†") + ("‡" if result.shards else "")
+    return f" {marks}" if marks else ""
 
 
 def details(release: Release) -> str:
@@ -118,7 +125,7 @@ def details(release: Release) -> str:
 
 
 def checksums(release: Release) -> str:
-    files = [*(r.file for r in release.published), release.provenance.imatrix]
+    files = [*(file for r in release.published for file in r.files), release.provenance.imatrix]
     return table(
         ("File", "SHA-256", "Bytes"),
         [(inline(file.name), code(file.sha256), f"{file.size:,}") for file in files],
@@ -127,7 +134,7 @@ def checksums(release: Release) -> str:
 
 
 def tags(release: Release) -> dict[str, str | None]:
-    names = [result.file.name for result in release.published]
+    names = [file.name for result in release.published for file in result.files]
     return {result.quant: ladder.tag(result, names) for result in release.published}
 
 

@@ -34,7 +34,7 @@ from pipeline.matrix.model import (
     Text,
     Toolchain,
 )
-from pipeline.matrix.spelling import meant
+from pipeline.matrix.spelling import meant, size_in_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,6 +166,8 @@ class _Reader:
             evaluation_chunks=settings.evaluation_chunks,
             imatrix_format=settings.imatrix_format,
             card=settings.card,
+            private=settings.private,
+            max_shard_size=size_in_bytes(settings.max_shard_size),
             gates=Gates(**settings.gates.model_dump()),
             line=self.document.spot(loc).line,
             column=self.document.spot(loc).column,

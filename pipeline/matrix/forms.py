@@ -31,6 +31,7 @@ from pipeline.matrix.spelling import (
     RecipeName,
     SdistPin,
     Sha256,
+    ShardSize,
     ShortCommit,
     TensorRegex,
     TensorType,
@@ -130,6 +131,8 @@ class Settings(Form):
     evaluation_chunks: Count | None = Field(default=None, description="How much of it is used; null for all")
     imatrix_format: Literal["gguf", "dat"] = Field(default="gguf", description="dat: the format before GGUF")
     card: Literal["full", "footer"] = Field(default="full", description="footer: the source's own card with a footer")
+    private: bool = Field(default=False, description="Whether a repo that a release creates on the Hub is private")
+    max_shard_size: ShardSize = Field(default="45G", description="Larger quants are split into shards: 45G, 500M")
     gates: GatesForm = GatesForm()
 
 

@@ -87,6 +87,10 @@ class Model:
     evaluation_chunks: int | None
     imatrix_format: Literal["gguf", "dat"]
     card: Literal["full", "footer"]
+    private: bool
+    """of a repo that is not there yet"""
+    max_shard_size: int
+    """bytes; a quant that is larger is split"""
     gates: Gates
     line: int
     column: int

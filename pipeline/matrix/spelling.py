@@ -20,6 +20,9 @@ from pipeline.matrix.located import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+MAX_FILE: Final = 50 * 10**9
+"""Bytes; what huggingface_hub uploads without Xet, and the Hub's own advice."""
+
 _SHA256: Final = r"[0-9a-f]{64}"
 _COMMIT: Final = r"[0-9a-f]{40}"
 _SHORT_COMMIT: Final = r"[0-9a-f]{7,40}"
@@ -27,6 +30,7 @@ _SDIST: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.+!-]*"
 _GIT_URL: Final = r"(?:https://|ssh://|file:///|git@)[!-~]+"
 _HUB_NAME: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID: Final = rf"(?!.*(?:--|\.\.)){_HUB_NAME}/{_HUB_NAME}"
+_SHARD_SIZE: Final = r"[1-9][0-9]{0,5}[MG]"
 _RECIPE_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
 
@@ -63,6 +67,19 @@ def _commit(text: str) -> str:
     if re.fullmatch(r"[0-9a-fA-F]{7,}", text):
         raise ValueError(f"{rule}; `{shown(text)}` has {len(text)}")
     raise ValueError(f"{rule}; `{shown(text)}` looks like a branch or a tag, and those move")
+
+
+def _shard_size(text: str) -> str:
+    """As llama-gguf-split takes it: millions or thousands of millions of bytes."""
+    if not re.fullmatch(_SHARD_SIZE, text):
+        raise ValueError(f"must be a whole number of `M` or `G`, as in 500M or 45G, not `{shown(text)}`")
+    if size_in_bytes(text) > MAX_FILE:
+        raise ValueError("must be 50G at most: the Hub's client refuses larger files")
+    return text
+
+
+def size_in_bytes(text: str) -> int:
+    return int(text[:-1]) * {"M": 10**6, "G": 10**9}[text[-1]]
 
 
 def _hub_id(text: str) -> str:
@@ -178,6 +195,7 @@ def _one_of(names: Iterable[str]) -> Any:
 
 NotBlank = Annotated[str, AfterValidator(_not_blank)]
 Count = Annotated[int, Field(ge=1)]
+ShardSize = Annotated[str, AfterValidator(_shard_size), _like(_SHARD_SIZE)]
 Commit = Annotated[str, AfterValidator(_commit), _like(_COMMIT)]
 ShortCommit = Annotated[
     str, AfterValidator(_written(_SHORT_COMMIT, "7 to 40 lower-case hex digits")), _like(_SHORT_COMMIT)

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pipeline.publish.change import Change
     from pipeline.release import Bundle
-    from pipeline.result import Release
+    from pipeline.result import FileEntry, Release
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A release that is going to be made: asked about before any work."""
+
+    repo: str
+    private: bool
+    """What a repo becomes that is not there yet."""
+    files: dict[str, int]
+    """Name and size in bytes, estimated, of the large ones."""
 
 
 class Target(Protocol):
     """A place that holds at most one release of each repo."""
 
-    def check(self) -> None:
-        """Raise `BadInputError` where nothing can be published to; asked before any work."""
+    def check(self, planned: Sequence[Planned]) -> None:
+        """Raise `BadInputError` or `HubError` where these could not be published."""
 
     def last(self, repo: str) -> Release | None:
         """Return what the last release of `repo` says of itself, None where there is none."""
 
-    def publish(self, bundle: Bundle) -> str:
-        """Replace the last release by this one, as one change, and return where it is now.
+    def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
+        """Bring finished files near, for a release that may be made on another machine."""
+
+    def change(self, bundle: Bundle) -> Change:
+        """Say what `publish` would do, and do nothing."""
+
+    def publish(self, bundle: Bundle) -> Change:
+        """Replace the last release by this one, as one change, and return what that was.
 
         Only what the last release.json lists is deleted. A release that is there already, whole, is left alone.
         """

@@ -10,21 +10,25 @@ import shutil
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from pipeline.errors import BadInputError, OutOfRoomError, disk_errors
 from pipeline.publish import gitattributes
+from pipeline.publish.change import Change
 from pipeline.release import RELEASE
 from pipeline.result import Release
+from pipeline.source import CARD
 from pipeline.store import file_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from pipeline.publish import Planned
     from pipeline.release import Bundle
+    from pipeline.result import FileEntry
 
 ATTRIBUTES = ".gitattributes"
 AT_FDCWD = -100
@@ -38,7 +42,7 @@ class Folder:
     def directory(self, repo: str) -> Path:
         return self.root / repo.split("/")[1]
 
-    def check(self) -> None:
+    def check(self, planned: Sequence[Planned]) -> None:  # noqa: ARG002 - how much fits is asked of the disk
         """Make the folder if it is not there; `BadInputError` where it cannot be made or written to."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -65,7 +69,28 @@ class Folder:
                 " belong to it. Move the directory away, or put the file back as it was."
             ) from error
 
-    def publish(self, bundle: Bundle) -> str:
+    def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
+        """Do nothing: what is in the store is near enough."""
+
+    def change(self, bundle: Bundle) -> Change:
+        directory, last = self.directory(bundle.release.repo), self.last(bundle.release.repo)
+        found = {entry.name: _found(directory / entry.name) for entry in bundle.entries}
+        kept = {entry.name for entry in bundle.entries if found[entry.name] == entry.sha256}
+        stale = {f.name for f in last.files} - set(found) if last else set()
+        edited = [f.name for f in last.files if _found(directory / f.name) != f.sha256] if last else []
+        card = directory / CARD
+        return Change(
+            place=str(directory),
+            head=None,
+            adds=tuple(entry for entry in bundle.entries if entry.name not in kept),
+            copies=(),
+            deletes=tuple(sorted(name for name in stale if (directory / name).exists())),
+            kept=tuple(sorted(kept)),
+            edited=tuple(edited),
+            card=(card.read_text() if card.is_file() else "", bundle.text(CARD)),
+        )
+
+    def publish(self, bundle: Bundle) -> Change:
         directory = self.directory(bundle.release.repo)
         with self._alone(), disk_errors(self.root, f"writing {directory}"):
             self._recover(directory)
@@ -77,19 +102,25 @@ class Folder:
                     f"{directory / clash[0]} was not written by a release of ours, and this release would replace it."
                     " Move it away, then run again."
                 )
-            if not _same(directory, bundle):
+            change = self.change(bundle)
+            if not change.empty or (attributes and not (directory / ATTRIBUTES).exists()):
                 self._replace(directory, bundle, theirs, attributes)
-        return str(directory)
+        return change
 
     def _replace(self, directory: Path, bundle: Bundle, theirs: list[str], attributes: str) -> None:
         """Build the new folder beside the old one, read it back, and swap the two in one rename."""
         new = _beside(directory, "new")
         new.mkdir()
         for name, content in bundle.contents.items():
-            if isinstance(content, Path):
-                shutil.copyfile(content, new / name)
-            else:
+            if isinstance(content, bytes):
                 (new / name).write_bytes(content)
+            elif content or (directory / name).exists():
+                shutil.copyfile(content or directory / name, new / name)
+            else:
+                raise BadInputError(
+                    f"{name} of {bundle.release.repo} is no longer in the store. Run the jobs again that the release"
+                    f" is made of: `python -m pipeline run --only {bundle.release.base_model}`."
+                )
         if attributes:
             (new / ATTRIBUTES).write_text(attributes)
         for name in theirs:
@@ -98,7 +129,7 @@ class Folder:
                 shutil.copytree(directory / name, new / name, copy_function=os.link, symlinks=True)
             else:
                 os.link(directory / name, new / name, follow_symlinks=False)
-        for entry in bundle.release.files:
+        for entry in bundle.entries:
             if file_sha256(new / entry.name) != entry.sha256:
                 raise OutOfRoomError(f"{new / entry.name} does not read back as it was written: check the disk.")
         os.sync()
@@ -126,13 +157,17 @@ class Folder:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let one process at a time write below the root; the lock is the directory itself and leaves nothing."""
-        self.check()
+        self.check(())
         descriptor = os.open(self.root, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+
+def _found(path: Path) -> str:
+    return file_sha256(path) if path.is_file() else ""
 
 
 def _beside(directory: Path, suffix: str) -> Path:
@@ -146,19 +181,6 @@ def _attributes(directory: Path, last: Release | None, release: Release) -> str:
     except FileNotFoundError:
         return gitattributes.render(release)
     return gitattributes.render(release) if last and found == gitattributes.render(last) else found
-
-
-def _same(directory: Path, bundle: Bundle) -> bool:
-    """Whether the folder holds this very release already, every byte of it."""
-    try:
-        if (directory / RELEASE).read_bytes() != bundle.contents[RELEASE]:
-            return False
-        return (directory / ATTRIBUTES).exists() and all(
-            (directory / f.name).stat().st_size == f.size and file_sha256(directory / f.name) == f.sha256
-            for f in bundle.release.files
-        )
-    except OSError:
-        return False
 
 
 def _exchange(new: Path, old: Path) -> None:

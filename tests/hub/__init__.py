@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on this machine's loopback interface, for the real client to talk to."""
+"""A Hugging Face Hub on this machine's loopback interface, for real clients to publish to and download from."""
 
 from .server import LoopbackHub
 

@@ -1,0 +1,251 @@
+"""A repo on the Hub as target: staged file by file on a branch, released in one commit on main, read back.
+
+Everything here may be run again at any time. Each call looks at what the Hub has and does what is missing, so that a
+lost answer, a killed run and a second run at the same time all come to the same end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, constants
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+from pipeline.errors import BadInputError, HubError
+from pipeline.gguf_file import MAGIC
+from pipeline.hub import api, ask, sign_in
+from pipeline.publish import remote
+from pipeline.publish.change import Change
+from pipeline.release import RELEASE
+from pipeline.source import CARD
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pipeline.progress import Display
+    from pipeline.publish import Planned
+    from pipeline.publish.remote import Remote
+    from pipeline.release import Bundle
+    from pipeline.result import FileEntry, Release
+
+# After the slash stands the id of the release that is being put together there.
+STAGING = "staging/"
+# A run of many large models takes days; what was staged longer ago than this nobody comes back for.
+STALE = timedelta(days=14)
+
+
+@dataclass(frozen=True)
+class Hub:
+    display: Display
+
+    def check(self, planned: Sequence[Planned]) -> None:
+        """Make sure that these can be published: signed in, allowed to write, room for the files. Creates the repos.
+
+        Raises `HubError` for each way in which they could not, `BadInputError` where a public repo is to be private.
+        """
+        sign_in.token()
+        who = None if sign_in.trusted() else ask("the account of the token", api().whoami)
+        for plan in planned:
+            if who is not None:
+                _check_account(who, plan.repo)
+            ask(plan.repo, partial(_have_repo, plan))
+            ask(plan.repo, partial(api().auth_check, plan.repo, write=True))
+            ask(plan.repo, partial(_announce, plan))
+
+    def last(self, repo: str) -> Release | None:
+        return ask(repo, lambda: remote.look(repo).release())
+
+    def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
+        branch = STAGING + release_id
+        main, staged = ask(repo, lambda: (remote.look(repo), remote.look(repo, branch)))
+        for file, path in files:
+            if not (main.holds(file) or staged.holds(file)):
+                with self.display.step(f"{repo}: stage {file.name}, {file.size / 1e6:.1f} MB"):
+                    ask(repo, partial(_stage, repo, branch, file, path))
+
+    def change(self, bundle: Bundle) -> Change:
+        return ask(bundle.release.repo, lambda: _compare(bundle, *_look(bundle)))
+
+    def publish(self, bundle: Bundle) -> Change:
+        release = bundle.release
+        self.stage(release.repo, release.id, ask(release.repo, lambda: _unstaged(bundle, *_look(bundle))))
+        change, head = ask(release.repo, lambda: _commit(bundle))
+        ask(release.repo, lambda: _verify(bundle, head))
+        ask(release.repo, lambda: _tidy(release, head))
+        return change
+
+
+def _check_account(who: dict[str, Any], repo: str) -> None:
+    """Refuse a token that may only read, and a namespace that its account has no part in."""
+    namespace, name = repo.partition("/")[0], who.get("name")
+    if (who.get("auth") or {}).get("accessToken", {}).get("role") == "read":
+        raise HubError(
+            f"The token of {name} may only read. Publishing to {repo} needs one of role `write`, or fine-grained with"
+            f" write access to {namespace}: make it on the Hub's page of access tokens."
+        )
+    if namespace not in {name, *(org.get("name") for org in who.get("orgs") or ())}:
+        raise HubError(
+            f"The account {name} is in no organization {namespace}, so it cannot publish to {repo}. Correct"
+            " `organization` in matrix.yml, or use a token of one of its members."
+        )
+
+
+def _have_repo(plan: Planned) -> None:
+    hub = api()
+    try:
+        info = hub.model_info(plan.repo)
+    except RepositoryNotFoundError:
+        hub.create_repo(plan.repo, private=plan.private, exist_ok=True)
+        try:
+            info = hub.model_info(plan.repo)
+        except RepositoryNotFoundError as error:
+            raise HubError(
+                f"{plan.repo} cannot be created as a model: its name is taken, by a repo of another type or one that"
+                " this token may not see. Rename that one, or give the model another `organization`."
+            ) from error
+    if plan.private and not info.private:
+        raise BadInputError(
+            f"{plan.repo} is public, and matrix.yml wants it private. Make it private on its settings page, or correct"
+            " `private`."
+        )
+
+
+def _announce(plan: Planned) -> None:
+    """Ask the Hub how it would take these files: without room for them it says so, and nothing is sent."""
+    files = [{"path": name, "size": size, "sample": ""} for name, size in plan.files.items()]
+    answer = get_session().post(
+        f"{constants.ENDPOINT}/api/models/{plan.repo}/preupload/{remote.MAIN}",
+        json={"files": files},
+        headers=build_hf_headers(),
+    )
+    hf_raise_for_status(answer)
+
+
+def _stage(repo: str, branch: str, file: FileEntry, path: Path) -> None:
+    if remote.look(repo, branch).holds(file):  # an answer was lost
+        return
+    hub = api()
+    hub.create_branch(repo, branch=branch, exist_ok=True)
+    # One file a commit: a run that is killed has lost no more than the file that it was at.
+    add = CommitOperationAdd(file.name, path)
+    hub.create_commit(repo, [add], commit_message=f"Stage {file.name}", revision=branch)
+
+
+def _look(bundle: Bundle) -> tuple[Remote, Remote]:
+    """Return main and the staging branch as they are now."""
+    release = bundle.release
+    return remote.look(release.repo), remote.look(release.repo, STAGING + release.id)
+
+
+def _is_kept(bundle: Bundle, main: Remote, file: FileEntry) -> bool:
+    content = bundle.contents[file.name]
+    return main.holds(file, content if isinstance(content, bytes) else None)
+
+
+def _unstaged(bundle: Bundle, main: Remote, staged: Remote) -> list[tuple[FileEntry, Path]]:
+    """Return the large files that the Hub has neither on main nor staged, and where they are.
+
+    Raises `BadInputError` where that is nowhere.
+    """
+    found = []
+    for file in bundle.entries:
+        content = bundle.contents[file.name]
+        if isinstance(content, bytes) or main.holds(file) or staged.holds(file):
+            continue
+        if content is None:
+            raise BadInputError(
+                f"{file.name} of {bundle.release.repo} is neither staged on the Hub nor in this store. Run its job"
+                " again, then `python -m pipeline stage` on the same machine."
+            )
+        found.append((file, content))
+    return found
+
+
+def _compare(bundle: Bundle, main: Remote, staged: Remote) -> Change:
+    """Say what the one commit would be.
+
+    Raises `BadInputError` where it would replace what no release of ours put there.
+    """
+    last = main.release()
+    ours = {RELEASE, *(f.name for f in last.files)} if last else set()
+    kept = {f.name for f in bundle.entries if _is_kept(bundle, main, f)}
+    new = [f for f in bundle.entries if f.name not in kept]
+    if foreign := [f.name for f in new if f.name in main.files and f.name not in ours]:
+        raise BadInputError(
+            f"{', '.join(foreign)} on {main.repo} was put there by no release of ours, and this one would replace it."
+            " Rename or delete it on the Hub, then run again."
+        )
+    copies = tuple(f for f in new if not isinstance(bundle.contents[f.name], bytes) and staged.holds(f))
+    card = bundle.text(CARD)
+    return Change(
+        place=f"{constants.ENDPOINT}/{main.repo}",
+        head=main.commit,
+        adds=tuple(f for f in new if f not in copies),
+        copies=copies,
+        deletes=tuple(sorted((ours - {f.name for f in bundle.entries}) & set(main.files))),
+        kept=tuple(sorted(kept)),
+        edited=tuple(f.name for f in last.files if f.name not in kept and not main.holds(f)) if last else (),
+        card=(card if CARD in kept else main.read(CARD).decode("utf-8", "replace"), card),
+    )
+
+
+def _commit(bundle: Bundle) -> tuple[Change, str]:
+    """Make the one commit, if anything is left to do; return what it was, and the head of main."""
+    main, staged = _look(bundle)
+    if main.commit is None:
+        raise HubError(f"{bundle.release.repo} is gone from the Hub. Run again to have it created.")
+    _unstaged(bundle, main, staged)
+    change, release = _compare(bundle, main, staged), bundle.release
+    if change.empty:
+        return change, main.commit
+    deletes = [CommitOperationDelete(name, is_folder=False) for name in change.deletes]
+    copies = [CommitOperationCopy(f.name, f.name, src_revision=staged.commit) for f in change.copies]
+    adds = [CommitOperationAdd(f.name, bundle.contents[f.name] or b"") for f in change.adds]
+    made = api().create_commit(
+        release.repo,
+        [*deletes, *copies, *adds],
+        commit_message=f"Release {release.id}",
+        commit_description=f"{release.base_model} in {', '.join(r.quant for r in release.published)}",
+        parent_commit=main.commit,
+    )
+    return change, str(made.oid)
+
+
+def _verify(bundle: Bundle, commit: str) -> None:
+    """Read the tree back and hold it against the release; of each GGUF, the first bytes as they are served."""
+    found = remote.at(bundle.release.repo, commit)
+    wrong = [f.name for f in bundle.entries if not _is_kept(bundle, found, f)]
+    wrong += [
+        f.name
+        for f in bundle.entries
+        if f.name.endswith(".gguf") and f.name not in wrong and found.read(f.name, first=len(MAGIC)) != MAGIC
+    ]
+    if wrong:
+        raise HubError(
+            f"{bundle.release.repo} at {commit[:12]} does not hold what was released: {', '.join(wrong)}. Run again; if"
+            " it stays so, tell the people of the Hub."
+        )
+
+
+def _tidy(release: Release, head: str) -> None:
+    """Tag the release, and drop its staging branch and those that nobody came back for."""
+    repo, hub, tag = release.repo, api(), f"release-{release.id}"
+    refs = hub.list_repo_refs(repo)
+    tagged = {ref.name: ref.target_commit for ref in refs.tags}
+    if tagged.get(tag) != head:
+        if tag in tagged:  # the same weights under a newer card
+            hub.delete_tag(repo, tag=tag)
+        hub.create_tag(repo, tag=tag, revision=head, exist_ok=True)
+    for branch in refs.branches:
+        own = branch.name == STAGING + release.id
+        if own or (branch.name.startswith(STAGING) and _age(repo, branch.name) > STALE):
+            hub.delete_branch(repo, branch=branch.name)
+
+
+def _age(repo: str, branch: str) -> timedelta:
+    return datetime.now(UTC) - api().list_repo_commits(repo, revision=branch)[0].created_at
