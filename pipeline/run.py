@@ -125,7 +125,8 @@ def run_model(shop: Workshop, steps: Steps, wanted: Sequence[Recipe]) -> list[Re
     for recipe in model.recipes:
         if recipe in wanted or recipe in ready:
             results.append(save(shop.results, job.run(store, steps, recipe, provenance)))
-            stage(shop, steps, results[-1])
+            if last is None or not set(results[-1].files) <= set(last.files):
+                stage(shop, steps, results[-1])
     publish(shop, steps, results)
     return results
 

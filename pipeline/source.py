@@ -157,12 +157,13 @@ class Papers(Step):
 def _download(source: Source, files: Sequence[FileEntry], room: Path, task: Task) -> None:
     """Download files of a source at its revision, and hold them against what the Hub lists."""
     from pipeline.hub import api, ask
+    from pipeline.hub.progress import bar
 
-    done, total = 0, sum(file.size for file in files)
+    arrived = _Arrived(task, sum(file.size for file in files))
     for file in files:
-        task.advance(done / total, file.name)
-        fetch = partial(api().hf_hub_download, source.id, file.name, revision=source.revision, local_dir=room)
-        ask(source.id, fetch, source.revision)
+        arrived.begin(file)
+        where = {"revision": source.revision, "local_dir": room, "tqdm_class": bar(arrived.more)}
+        ask(source.id, partial(api().hf_hub_download, source.id, file.name, **where), source.revision)
         path = room / file.name
         if path.stat().st_size != file.size or (file.sha256 and file_sha256(path) != file.sha256):
             path.unlink()
@@ -170,9 +171,28 @@ def _download(source: Source, files: Sequence[FileEntry], room: Path, task: Task
                 f"{source.id}: {file.name} came with other bytes than the Hub lists. Run again; if it happens again,"
                 " the proxy or mirror in HF_ENDPOINT is to blame."
             )
-        done += file.size
     # The client's notes for resuming; what they were for is done.
     shutil.rmtree(room / ".cache", ignore_errors=True)
+
+
+class _Arrived:
+    """How much of a download has come, told to the display."""
+
+    def __init__(self, task: Task, total: int) -> None:
+        self._task = task
+        self._total = total
+        self._before = 0
+        self._now = 0
+        self._file = FileEntry(name="", size=0, sha256="")
+
+    def begin(self, file: FileEntry) -> None:
+        self._before += self._file.size
+        self._file, self._now = file, 0
+        self.more(0)
+
+    def more(self, count: int) -> None:
+        self._now = min(self._now + count, self._file.size)  # a second try may count again
+        self._task.advance((self._before + self._now) / self._total, self._file.name)
 
 
 def look(model: Model) -> Source:

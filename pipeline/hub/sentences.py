@@ -59,7 +59,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, errors.HfHubHTTPError):
         said = (error.server_message or "").strip().splitlines()
         status = f"it answered {error.response.status_code}"
-        return f"{status}, {said[0].rstrip('.')}" if said else f"{status} to {_bare(str(error.request.url))}"
+        return f"{status}, {said[0].rstrip('.')}" if said else f"{status} to {_bare(str(error.response.url))}"
     lines = str(error).strip().splitlines()
     return _bare(lines[0]).rstrip(".") if lines else type(error).__name__
 

@@ -49,10 +49,7 @@ class Hub:
         Raises `HubError` for each way in which they could not, `BadInputError` where a public repo is to be private.
         """
         sign_in.token()
-        who = None if sign_in.trusted() else ask("the account of the token", api().whoami)
         for plan in planned:
-            if who is not None:
-                _check_account(who, plan.repo)
             ask(plan.repo, partial(_have_repo, plan))
             ask(plan.repo, partial(api().auth_check, plan.repo, write=True))
             ask(plan.repo, partial(_announce, plan))
@@ -80,8 +77,14 @@ class Hub:
         return change
 
 
-def _check_account(who: dict[str, Any], repo: str) -> None:
-    """Refuse a token that may only read, and a namespace that its account has no part in."""
+def _check_account(repo: str) -> None:
+    """Refuse a token that may only read, and a namespace that its account has no part in.
+
+    Asked only before a repo is created: who a token is may be asked of the Hub but a few times an hour.
+    """
+    if sign_in.trusted():
+        return  # its token is for one repo, and is no account's
+    who: dict[str, Any] = api().whoami()
     namespace, name = repo.partition("/")[0], who.get("name")
     if (who.get("auth") or {}).get("accessToken", {}).get("role") == "read":
         raise HubError(
@@ -100,6 +103,7 @@ def _have_repo(plan: Planned) -> None:
     try:
         info = hub.model_info(plan.repo)
     except RepositoryNotFoundError:
+        _check_account(plan.repo)
         hub.create_repo(plan.repo, private=plan.private, exist_ok=True)
         try:
             info = hub.model_info(plan.repo)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from pipeline import job, matrix, run
 from pipeline.progress import Display
 from pipeline.publish.folder import Folder
+from pipeline.result import Release
 from pipeline.store import Store
 from pipeline.toolchain import tools
 
@@ -110,3 +113,39 @@ def make(store, tmp_path, toolchain):
         return Made(steps, results, shop.target.directory(model.repo), shop)
 
     return run_it
+
+
+@pytest.fixture
+def start(store, tmp_path):
+    """Start `python -m pipeline COMMAND…` on the test's store, results and target."""
+
+    def begin(*arguments: object, **options) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+        environment = os.environ | {"LLM_QUANTIZER_STORE": str(store.root)} | options.pop("env", {})
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
+
+    return begin
+
+
+@pytest.fixture
+def command(start, tmp_path):
+    """Run a command to its end; returns exit code, stdout, stderr."""
+
+    def to_its_end(name: str, path: Path, *arguments: object):
+        places = ["--results", tmp_path / "results", "--publish-to", tmp_path / "out"] if name == "run" else []
+        process = start(name, "--matrix", path, *places, *arguments)
+        out, err = process.communicate()
+        return process.returncode, out, err
+
+    return to_its_end
+
+
+def leftovers(store) -> list[str]:
+    return [p.name for p in (store.root / ".rooms").iterdir()]
+
+
+def weights(directory: Path) -> dict[str, str]:
+    release = Release.model_validate_json((directory / "release.json").read_bytes())
+    return {f.name: f.sha256 for f in release.files if f.name.endswith((".gguf", ".dat"))}

@@ -6,53 +6,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import pytest
-from conftest import ROOT, empty_store
-
-from pipeline.result import Release
+from conftest import empty_store, leftovers, weights
 
 KINDS = ("reference", "imatrix", "logits", "quant", "answer", "quality", "speed")
-
-
-@pytest.fixture
-def start(store, tmp_path):
-    """Start `python -m pipeline COMMAND…` on the test's store, results and target."""
-
-    def begin(*arguments: object, **options) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-        environment = os.environ | {"LLM_QUANTIZER_STORE": str(store.root)} | options.pop("env", {})
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-        )
-
-    return begin
-
-
-@pytest.fixture
-def command(start, tmp_path):
-    """Run a command to its end; returns exit code, stdout, stderr."""
-
-    def to_its_end(name: str, path: Path, *arguments: object):
-        places = ["--results", tmp_path / "results", "--publish-to", tmp_path / "out"] if name == "run" else []
-        process = start(name, "--matrix", path, *places, *arguments)
-        out, err = process.communicate()
-        return process.returncode, out, err
-
-    return to_its_end
-
-
-def leftovers(store) -> list[str]:
-    return [p.name for p in (store.root / ".rooms").iterdir()]
-
-
-def weights(directory: Path) -> dict[str, str]:
-    release = Release.model_validate_json((directory / "release.json").read_bytes())
-    return {f.name: f.sha256 for f in release.files if f.name.endswith((".gguf", ".dat"))}
 
 
 def test_killed_in_every_step_the_next_run_goes_on(start, command, store, matrix_file, machine_store, tmp_path):

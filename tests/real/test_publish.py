@@ -1,0 +1,298 @@
+"""`python -m pipeline` and the Hub: published and had back, killed on the way, on several machines, from the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, empty_store, leftovers, weights
+from hub import LoopbackHub
+
+from pipeline.toolchain import tools
+
+REPO = "me/llama-GGUF"
+TOKEN = "hf_aTokenOfTheTests"
+MODES = {"xet": {}, "lfs": {"HF_HUB_DISABLE_XET": "1"}}
+
+SNAPSHOT = """
+import sys
+from huggingface_hub import snapshot_download
+snapshot_download(sys.argv[1], local_dir=sys.argv[2])
+"""
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with LoopbackHub(tmp_path / "hub") as hub:
+        hub.add_token(TOKEN, "me", "write", orgs={"nold": "write"})
+        yield hub
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    return MODES[request.param]
+
+
+@pytest.fixture
+def signed_in(hub, tmp_path):
+    """The environment of somebody who publishes to the loopback Hub, with an empty cache."""
+    return {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "hf-home"),
+        "HF_TOKEN": TOKEN,
+        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
+    }
+
+
+@pytest.fixture
+def pipeline(start, signed_in, tmp_path):
+    """`pipeline(command, …)` runs it against the Hub to its end; returns exit code, stdout, stderr."""
+
+    def run(*arguments, **environment):
+        process = start(*arguments, env=signed_in | environment)
+        out, err = process.communicate()
+        assert TOKEN not in out + err
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture
+def places(tmp_path):
+    return "--results", tmp_path / "results", "--publish-to", "hub"
+
+
+def main(hub):
+    """The files of the repo at main, with their bytes, `.gitattributes` left out."""
+    files = hub.repos.get("model", REPO).commit("main").files
+    return {n: hub.objects.path(f.sha256).read_bytes() for n, f in files.items() if n != ".gitattributes"}
+
+
+def branches(hub):
+    return [name for name in hub.repos.get("model", REPO).refs if name.startswith("refs/heads/")]
+
+
+def commits(hub):
+    return [r for r in hub.requests if r.method == "POST" and "/commit/main" in r.path and r.status == 200]
+
+
+def fetched(environment, directory):
+    """What the real client downloads."""
+    subprocess.run([sys.executable, "-c", SNAPSHOT, REPO, directory], env=os.environ | environment, check=True)
+    return {p.name: p.read_bytes() for p in directory.iterdir() if p.is_file() and p.name != ".gitattributes"}
+
+
+def test_published_and_had_back(pipeline, hub, mode, signed_in, places, matrix_file, store, toolchain, tmp_path):
+    path = matrix_file("llama", "Q8_0, Q4_K_M")
+    code, out, err = pipeline("run", "--matrix", path, *places, **mode)
+    assert code == 0, err
+    assert "Q4_K_M" in out
+    assert len(commits(hub)) == 1
+    assert branches(hub) == ["refs/heads/main"]
+    assert len(hub.repos.get("model", REPO).refs) == 2, "a tag and no more"
+
+    back = fetched(signed_in | mode, tmp_path / "back")
+    assert pipeline("run", "--matrix", path, *places[:2], "--publish-to", tmp_path / "out")[0] == 0
+    folder = {p.name: p.read_bytes() for p in (tmp_path / "out" / "llama-GGUF").iterdir()}
+    folder.pop(".gitattributes")
+    assert back == folder
+
+    sent, asked = hub.uploaded(), len(hub.requests)
+    code, _, err = pipeline("run", "--matrix", path, *places, **mode)
+    assert code == 0
+    assert f"{REPO}: {hub.endpoint}/{REPO}, as it was" in err
+    assert hub.uploaded() == sent
+    writes = [r.path for r in hub.requests[asked:] if r.method not in ("GET", "HEAD")]
+    assert writes == [f"/api/models/{REPO}/preupload/main"], "asked whether there is room, and no more"
+    assert len(commits(hub)) == 1
+
+    program = tools(store, toolchain).path("llama-completion")
+    for tag in ("Q4_K_M", "Q8_0"):
+        answered = subprocess.run(
+            [program, "-hf", f"{REPO}:{tag}", "-n", "4", "-no-cnv", "-p", "hello"],
+            env=os.environ | {"MODEL_ENDPOINT": f"{hub.endpoint}/", "LLAMA_CACHE": str(tmp_path / "cache")},
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert answered.returncode == 0, answered.stderr.decode(errors="replace")
+    held = [p.read_bytes() for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    assert back["llama-Q4_K_M.gguf"] in held
+    assert back["llama-Q8_0.gguf"] in held
+
+
+def test_a_large_quant_goes_up_in_shards(pipeline, hub, places, matrix_file, store, toolchain, tmp_path):
+    path = matrix_file("llama", "Q8_0, Q2_K", "max_shard_size: 1M")
+    code, _, err = pipeline("run", "--matrix", path, *places)
+    assert code == 0, err
+    found = main(hub)
+    shards = sorted(name for name in found if name.startswith("llama-Q8_0"))
+    assert len(shards) >= 2
+    assert shards == [f"llama-Q8_0-{n:05}-of-{len(shards):05}.gguf" for n in range(1, len(shards) + 1)]
+    assert f"[`Q8_0`]({shards[0]}) ‡" in found["README.md"].decode()
+    release = json.loads(found["release.json"])
+    sums = {f["name"]: f["sha256"] for f in release["files"]}
+    assert all(hashlib.sha256(found[name]).hexdigest() == sums[name] for name in shards)
+    answered = subprocess.run(
+        [tools(store, toolchain).path("llama-completion"), "-hf", f"{REPO}:Q8_0", "-n", "4", "-no-cnv", "-p", "hello"],
+        env=os.environ | {"MODEL_ENDPOINT": f"{hub.endpoint}/", "LLAMA_CACHE": str(tmp_path / "cache")},
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert answered.returncode == 0, answered.stderr.decode(errors="replace")
+    held = [p.read_bytes() for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    assert all(found[name] in held for name in shards)
+
+
+# Where a run is held while it is killed: in the upload of the second file, before it is committed, before the one
+# commit, and after it, when the answer is still to come.
+KILLS = {
+    "uploading": ("PUT", r"/lfs/", 1),
+    "staging": ("POST", r"/commit/staging", 1),
+    "before the commit": ("POST", r"/commit/main", 0),
+    "after the commit": ("GET", r"/resolve/[0-9a-f]{40}/.*gguf", 0),
+    "tidying": ("DELETE", r"/branch/staging", 0),
+}
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_killed_while_publishing_the_next_run_ends_it(
+    start, pipeline, hub, signed_in, places, matrix_file, tmp_path, moment
+):
+    path = matrix_file("llama", "Q8_0, Q4_K_M")
+    assert pipeline("run", "--matrix", path, *places[:2], "--publish-to", tmp_path / "out")[0] == 0
+    method, where, skip = KILLS[moment]
+    fault = hub.fault(where, "delay", method=method, skip=skip, seconds=3.0)
+    environment = signed_in | MODES["lfs"]
+    process = start("run", "--matrix", path, *places, env=environment)
+    while process.poll() is None and fault.count:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"{moment} was over before it could be killed"
+    hub.faults.clear()
+    code, _, err = pipeline("run", "--matrix", path, *places, **MODES["lfs"])
+    assert code == 0, err
+    folder = {p.name: p.read_bytes() for p in (tmp_path / "out" / "llama-GGUF").iterdir()}
+    folder.pop(".gitattributes")
+    assert main(hub) == folder
+    assert len(commits(hub)) == 1
+    assert branches(hub) == ["refs/heads/main"]
+    sent = sum(r.received for r in hub.requests if r.method == "PUT" and r.status == 200)
+    assert sent == sum(len(content) for name, content in folder.items() if name.endswith(".gguf"))
+
+
+def test_jobs_here_and_the_release_there(pipeline, hub, places, matrix_file, store, machine_store, tmp_path):
+    """As workflows run it: only `stage` and `release` have the token, and the release has no weights at all."""
+    path = matrix_file("llama", "Q8_0, Q4_K_M")
+    results = places[:2]
+    for quant in ("Q8_0", "Q4_K_M"):
+        assert pipeline("job", f"tiny/llama:{quant}", "--matrix", path, *results, HF_TOKEN="")[0] == 0
+        code, _, err = pipeline("stage", f"tiny/llama:{quant}", "--matrix", path, *places)
+        assert code == 0, err
+    elsewhere = empty_store(machine_store, tmp_path / "elsewhere")
+    release = ("release", "tiny/llama", "--matrix", path, *places, "--store", elsewhere.root)
+    code, out, err = pipeline(*release, "--dry-run")
+    assert code == 0, err
+    assert "copy  llama-Q8_0.gguf" in out
+    assert commits(hub) == []
+    sent = hub.uploaded()
+    code, out, err = pipeline(*release)
+    assert code == 0, err
+    assert hub.uploaded() - sent < 250_000
+    assert {a.kind for a in elsewhere.artifacts()} - {"toolchain", "llama.cpp"} == {"papers"}
+    assert set(main(hub)) >= {"llama-Q8_0.gguf", "llama-Q4_K_M.gguf", "imatrix.gguf"}
+
+
+REFUSALS = {
+    "wrong token": ({"HF_TOKEN": "hf_wrong"}, "does not accept the token"),
+    "no token": ({"HF_TOKEN": "", "HF_TOKEN_PATH": "nowhere"}, "HF_TOKEN is set, and empty"),
+    "read-only token": ({"HF_TOKEN": "hf_reads"}, "may only read"),
+    "unknown organization": ({"HF_TOKEN": "hf_stranger"}, "is in no organization me"),
+    "full quota": ({}, "has no room left"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+def test_what_cannot_be_published_is_refused_before_any_work(pipeline, hub, places, matrix_file, store, why):
+    hub.add_token("hf_reads", "me", "read")
+    hub.add_token("hf_stranger", "you", "write")
+    if why == "full quota":
+        hub.quota["me"] = 1000
+    environment, said = REFUSALS[why]
+    code, out, err = pipeline("run", "--matrix", matrix_file("llama", "Q8_0"), *places, **environment)
+    assert code == 4
+    assert said in err
+    assert len(err.splitlines()) == 1, err
+    assert out == ""
+    assert {a.kind for a in store.artifacts()} <= {"toolchain", "llama.cpp"}
+
+
+@pytest.fixture
+def hub_matrix(matrix_file, model_directory):
+    """A matrix whose model comes from the Hub."""
+
+    def write(*arguments):
+        path = matrix_file(*arguments)
+        path.write_text(path.read_text().replace(f"    path: {model_directory('llama')}\n", ""))
+        return path
+
+    return write
+
+
+def test_from_a_private_hub_repo_killed_in_the_download(
+    start, pipeline, hub, mode, signed_in, hub_matrix, model_directory, store, tmp_path
+):
+    hub.add("tiny/llama", model_directory("llama"), "a" * 40, private=True)
+    hub.add_token(TOKEN, "me", "write", access=["tiny/llama"])
+    path = hub_matrix("llama", "Q8_0")
+    places = ["--matrix", path, "--results", tmp_path / "results", "--publish-to", tmp_path / "out"]
+    fault = hub.fault(r"/cdn/|/cas/xorbs", "delay", method="GET", skip=1, seconds=3.0)
+    process = start("run", *places, env=signed_in | mode)
+    while process.poll() is None and fault.count:
+        time.sleep(0.005)
+    assert any(room.startswith("source-") for room in leftovers(store))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    hub.faults.clear()
+    before = [r.path for r in hub.requests if r.status == 200 and "/cdn/" in r.path]
+    code, _, err = pipeline("run", *places, **mode)
+    assert code == 0, err
+    assert leftovers(store) == []
+    again = [r.path for r in hub.requests if r.status == 200 and "/cdn/" in r.path][len(before) :]
+    assert not set(before) & set(again), "a finished file was downloaded again"
+    release = json.loads((tmp_path / "out" / "llama-GGUF" / "release.json").read_bytes())
+    assert release["provenance"]["revision"] == "a" * 40
+    # The same model from a directory gives the same weights.
+    text = path.read_text() + f"    path: {model_directory('llama')}\n"
+    path.write_text(text)
+    assert pipeline("run", *places[:4], "--publish-to", tmp_path / "other")[0] == 0
+    assert weights(tmp_path / "other" / "llama-GGUF") == weights(tmp_path / "out" / "llama-GGUF")
+
+
+def test_a_gated_source_without_access(pipeline, hub, places, hub_matrix, model_directory, store):
+    hub.add("tiny/llama", model_directory("llama"), "a" * 40, gated=True)
+    code, _, err = pipeline("run", "--matrix", hub_matrix("llama", "Q8_0"), *places)
+    assert code == 4
+    assert "tiny/llama is gated: accept its terms" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_hub_started_by_itself_serves_what_it_was_given(model_directory, tmp_path):
+    arguments = ["--port", "0", "--data", tmp_path / "data", "--model", f"tiny/llama={model_directory('llama')}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.hub", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        endpoint = process.stdout.readline().strip()
+        environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
+        subprocess.run([sys.executable, "-c", SNAPSHOT, "tiny/llama", tmp_path / "copy"], env=environment, check=True)
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+    assert (tmp_path / "copy" / "config.json").read_bytes() == (model_directory("llama") / "config.json").read_bytes()
