@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .repos import Repo
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
-ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105
+ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
+# Every token of every Hub of this process, for a test run to search its output for.
+EVER_GIVEN: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ class Accounts:
     def add(self, token: str, name: str, role: str, orgs: Mapping[str, str], access: Iterable[str]) -> None:
         if role not in ("read", "write") or not set(orgs.values()) <= {"read", "write"}:
             raise ValueError("A role is read or write")
-        self._tokens[token] = Account(name, role, dict(orgs), frozenset(access))
+        self._give(token, Account(name, role, dict(orgs), frozenset(access)))
+
+    def _give(self, token: str, account: Account) -> None:
+        self._tokens[token] = account
+        EVER_GIVEN.add(token)
 
     def drop(self, token: str) -> None:
         del self._tokens[token]
@@ -99,7 +105,7 @@ class Accounts:
             access = frozenset().union(*(a.access for a in self._tokens.values() if a.name == resource))
             account = Account(resource, "read", access=access, expires=expires)
         token = f"hf_jwt_{secrets.token_hex(16)}"
-        self._tokens[token] = account
+        self._give(token, account)
         scope = "gated-repos" if account.repo is None else "write-repos"
         return {"access_token": token, "token_type": "bearer", "expires_in": seconds, "scope": scope}
 
