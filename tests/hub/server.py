@@ -50,6 +50,7 @@ class LoopbackHub:
         self.quota: dict[str, int] = {}  # bytes that a namespace may store
         self.page_size = 1000  # entries in one page of a tree
         self.part_size = 100 << 20  # bytes; a larger file is uploaded in parts
+        self.one_type_a_name = False  # whether a name that a dataset has is taken for a model
         self.commit_seconds = 0.0  # what a commit takes at least
         self._traffic = Traffic(app.build(self), self.faults)
 

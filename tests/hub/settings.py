@@ -31,10 +31,14 @@ def create(hub: LoopbackHub, call: Call) -> Response:
         raise RefusedError(400, f"Invalid repo name: {repo_id}")
     private = bool(body.get("private")) or body.get("visibility") == "private"
     answer = {"url": f"{call.endpoint}/{PREFIXES[repo_type]}{repo_id}", "name": repo_id, "id": repo_id}
+    others = (other for other in PREFIXES if other != repo_type and hub.repos.get(other, repo_id))
+    taken = next(others, None) if hub.one_type_a_name else None
     try:
+        if taken is not None:
+            raise KeyError(repo_id)
         repo = hub.repos.create(repo_type, repo_id, private=private)
     except KeyError:
-        said = f"You already created this {repo_type} repo: {repo_id}"
+        said = f"You already created this {taken or repo_type} repo: {repo_id}"
         return JSONResponse({"error": said, **answer}, 409, {"X-Error-Message": said})
     commits.first(hub, repo, user.name)
     return JSONResponse(answer)
