@@ -190,8 +190,8 @@ class Store:
             shutil.rmtree(room)
         began = time.monotonic()
         with self.display.step(step.label) as task, disk_errors(self.root, f"running the step {step.label!r}"):
-            room.mkdir(exist_ok=True)
-            try:
+            try:  # around `mkdir` too: an interrupt may come right after it
+                room.mkdir(exist_ok=True)
                 step.make(room, self, task)
                 self._seal(room, step, time.monotonic() - began)
             except BaseException:
