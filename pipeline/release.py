@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import __version__, card
-from pipeline.card import plot, testlog
+from pipeline.card import testlog
 from pipeline.quantize import QUANT
 from pipeline.result import FileEntry, Release
 from pipeline.shards import shard_name
@@ -111,6 +111,8 @@ def _pages(release: Release, steps: Steps, source_card: Path) -> dict[str, Conte
     log = testlog.render(release).encode()
     if steps.model.card == "footer":
         return {CARD: card.render_footer(release, original).encode(), LOG: log}
+    from pipeline.card import plot  # here, for the half second that matplotlib takes to load
+
     picture = {PLOT: plot.draw(release).encode()} if release.published else {}
     page = card.render(release, original, PLOT if picture else None, steps.source.licences)
     return {CARD: page.encode(), LOG: log, **picture}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -45,17 +46,38 @@ def machine_store(toolchain):
         yield store
 
 
+@pytest.fixture(scope="session")
+def prepared(machine_store, toolchain, model_directory, tmp_path_factory):
+    """A store with what all quants of the tiny llama share, made once."""
+    root = tmp_path_factory.mktemp("prepared")
+    store = empty_store(machine_store, root / "store")
+    path = write_matrix(root / "matrix.yml", model_directory("llama"))
+    (steps,) = run.look(matrix.load(path).models, toolchain, path)
+    job.prepare(store, steps)
+    return store
+
+
 @pytest.fixture
-def store(machine_store, tmp_path):
-    """An empty store but for the toolchain."""
-    return empty_store(machine_store, tmp_path / "store")
+def store(request, machine_store, prepared, tmp_path):
+    """A store of the test's own, with what the tiny llama's quants share; nothing of it with `empty_store`."""
+    if request.node.get_closest_marker("empty_store"):
+        return empty_store(machine_store, tmp_path / "store")
+    return copied_store(machine_store, prepared, tmp_path / "store")
 
 
 def empty_store(machine_store: Store, root: Path) -> Store:
+    """A store with the toolchain and no more."""
     root.mkdir()
     for kind in SHARED:
         (root / kind).symlink_to(machine_store.root / kind)
     return Store(root, Display(io.StringIO()))
+
+
+def copied_store(machine_store: Store, prepared: Store, root: Path) -> Store:
+    store = empty_store(machine_store, root)
+    for kind in ("reference", "imatrix", "logits"):
+        shutil.copytree(prepared.root / kind, root / kind, copy_function=os.link)
+    return store
 
 
 @pytest.fixture(scope="session")
@@ -80,13 +102,16 @@ def matrix_file(tmp_path, model_directory):
     """`matrix_file(kind, quants, *lines)` writes a matrix with one model; `lines` are added to it."""
 
     def write(kind: str = "llama", quants: str = "Q8_0, Q4_K_M", *lines: str) -> Path:
-        pin = matrix.load(ROOT / "matrix.yml").llama_cpp
-        text = MATRIX.format(sha256=pin.sha256, quants=quants, kind=kind, path=model_directory(kind))
-        path = tmp_path / "matrix.yml"
-        path.write_text(text + "".join(f"    {line}\n" for line in lines))
-        return path
+        return write_matrix(tmp_path / "matrix.yml", model_directory(kind), quants, *lines)
 
     return write
+
+
+def write_matrix(path: Path, model: Path, quants: str = "Q8_0", *lines: str) -> Path:
+    pin = matrix.load(ROOT / "matrix.yml").llama_cpp
+    text = MATRIX.format(sha256=pin.sha256, quants=quants, kind=model.name, path=model)
+    path.write_text(text + "".join(f"    {line}\n" for line in lines))
+    return path
 
 
 @dataclass

@@ -9,11 +9,13 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from conftest import empty_store, leftovers, weights
 
 KINDS = ("reference", "imatrix", "logits", "quant", "answer", "quality", "speed")
 
 
+@pytest.mark.empty_store
 def test_killed_in_every_step_the_next_run_goes_on(start, command, store, matrix_file, machine_store, tmp_path):
     path = matrix_file("llama", "Q4_K_M")
     finished: dict[str, int] = {}
@@ -58,6 +60,7 @@ def test_killed_while_publishing_the_release_is_the_old_one_or_the_new_one(start
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["llama-GGUF"]
 
 
+@pytest.mark.empty_store
 def test_two_runs_at_once_share_the_work(start, store, matrix_file, tmp_path):
     path = matrix_file("llama", "Q8_0, Q4_K_M")
     places = ["--matrix", path, "--results", tmp_path / "results", "--publish-to", tmp_path / "out"]
@@ -89,6 +92,7 @@ def test_a_killed_llama_quantize_is_named(start, store, matrix_file, tmp_path):
     assert leftovers(store) == []
 
 
+@pytest.mark.empty_store
 def test_a_corrupted_safetensors_is_refused_before_any_work(command, store, matrix_file, model_directory, tmp_path):
     damaged = shutil.copytree(model_directory("gemma"), tmp_path / "gemma")
     (damaged / "model.safetensors").write_bytes((damaged / "model.safetensors").read_bytes()[:-1000])
@@ -111,6 +115,7 @@ def test_an_architecture_that_llama_cpp_does_not_know(command, matrix_file, mode
     assert f"{path}:5:5: tiny/gemma is a GemmahForCausalLM" in err
 
 
+@pytest.mark.empty_store
 def test_interrupted_is_130_and_nothing_is_left_half_done(start, store, matrix_file, tmp_path):
     path = matrix_file("llama", "Q8_0")
     process = start("run", "--matrix", path, "--publish-to", tmp_path / "out", "--results", tmp_path / "results")
