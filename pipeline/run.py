@@ -84,7 +84,8 @@ def refuse_early(
 def planned(steps: Steps, recipes: Sequence[Recipe]) -> Planned:
     """Say how large the quants of a model are going to be, before they are made."""
     sizes = disk.quant_bytes(steps, recipes)
-    return Planned(steps.model.repo, steps.model.private, {steps.model.file_name(q): s for q, s in sizes.items()})
+    files = {steps.model.file_name(quant): size for quant, size in sizes.items()}
+    return Planned(steps.model.repo, release.release_id(steps), steps.model.private, files)
 
 
 def state(shop: Workshop, steps: Steps) -> State:

@@ -14,7 +14,7 @@ _GAP = "\N{NO-BREAK SPACE}"
 def size(count: int) -> str:
     """Bytes in GB or MB, decimal as the Hub shows them."""
     if count < 1e6:
-        return f"{count / 1e3:.1f}{_GAP}kB"
+        return f"{count / 1e3:.1f}{_GAP}kB" if count >= 1e3 else f"{count}{_GAP}B"
     return f"{count / 1e9:.2f}{_GAP}GB" if count >= 1e9 else f"{count / 1e6:.0f}{_GAP}MB"
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx2
 import stamina
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils._http import parse_ratelimit_headers
+from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
-from pipeline.hub.sentences import reason, sentences, xet_failed
+from pipeline.hub.client import LONGEST_ASKED_WAIT, asked_wait
+from pipeline.hub.sentences import reason, sentences, unwrapped, xet_failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 Answer = TypeVar("Answer")
 
@@ -23,8 +24,8 @@ ATTEMPTS = 8
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
 CHANCE = 3.0
-# A rate limit of the Hub lasts five minutes at most; a server that asks for more patience is not waited for.
-LONGEST_ASKED_WAIT = 330.0
+# Where the client tries again by itself, too, one call may take minutes.
+PATIENCE = 900.0
 
 
 def ask(repo: str, call: Callable[[], Answer], revision: str | None = None) -> Answer:
@@ -38,37 +39,31 @@ def ask(repo: str, call: Callable[[], Answer], revision: str | None = None) -> A
     """
     with sentences(repo, revision):
         for attempt in stamina.retry_context(
-            on=_helps,
+            on=partial(_helps, revision),
             attempts=ATTEMPTS,
-            timeout=None,
+            timeout=PATIENCE,
             wait_initial=FIRST_WAIT,
             wait_max=LONGEST_WAIT,
             wait_jitter=CHANCE,
         ):
-            with attempt:
+            with attempt, unwrapped():
                 answer = call()
     return answer
 
 
-def _helps(error: Exception) -> bool | float:
+def _helps(revision: str | None, error: Exception) -> bool | float:
     """Say whether trying again may help; as a number: in so many seconds."""
+    if isinstance(error, RevisionNotFoundError):
+        return revision is None  # then it was a branch of ours, which another run has dropped
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status not in {408, 409, 412, 429} and status < 500:
             return False
-        wait = _asked_wait(error.response.headers)
+        wait = asked_wait(error.response.headers)
         return True if wait is None else wait <= LONGEST_ASKED_WAIT and wait
     if xet_failed(error):
         return "HTTP status client error" not in str(error)  # 4xx; a rate limit has a text of its own
     return isinstance(error, (httpx2.TransportError, ConnectionError))
-
-
-def _asked_wait(headers: Mapping[str, str]) -> float | None:
-    limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
-    after = headers.get("Retry-After", "")
-    return float(after) if after.isdigit() else None
 
 
 def _say(details: RetryDetails) -> None:

@@ -35,6 +35,11 @@ def sentences(repo: str, revision: str | None = None) -> Iterator[None]:
             " HF_TOKEN."
         ) from error
     except errors.RevisionNotFoundError as error:
+        if revision is None:
+            raise HubError(
+                f"A branch or tag of {repo} that was just made is not there ({reason(error)}). Run again; what was"
+                " finished is kept."
+            ) from error
         raise BadInputError(f"{repo} has no revision {revision}. Check `revision` in matrix.yml.") from error
     except errors.EntryNotFoundError as error:
         raise BadInputError(f"{repo}{at} lacks a file that was listed: {reason(error)}. Run again.") from error
@@ -49,6 +54,17 @@ def sentences(repo: str, revision: str | None = None) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise what an upload over LFS failed of: the client hides it behind a RuntimeError that says no more."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__cause__, (httpx2.HTTPError, errors.HfHubHTTPError)):
+            raise error.__cause__ from error
+        raise
+
+
 def xet_failed(error: BaseException) -> bool:
     """Whether Xet's client failed. It is not httpx: it raises built-in errors, and the text alone tells which."""
     return type(error) in {RuntimeError, ConnectionError} and bool(XET.search(str(error)))
@@ -60,7 +76,7 @@ def reason(error: BaseException) -> str:
         said = (error.server_message or "").strip().splitlines()
         status = f"it answered {error.response.status_code}"
         return f"{status}, {said[0].rstrip('.')}" if said else f"{status} to {_bare(str(error.response.url))}"
-    lines = str(error).strip().splitlines()
+    lines = re.sub(r"\[Errno -?\d+\] ", "", str(error)).strip().splitlines()
     return _bare(lines[0]).rstrip(".") if lines else type(error).__name__
 
 

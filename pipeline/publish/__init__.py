@@ -19,6 +19,7 @@ class Planned:
     """A release that is going to be made: asked about before any work."""
 
     repo: str
+    release_id: str
     private: bool
     """What a repo becomes that is not there yet."""
     files: dict[str, int]

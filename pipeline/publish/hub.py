@@ -6,13 +6,14 @@ lost answer, a killed run and a second run at the same time all come to the same
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, constants
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from pipeline.errors import BadInputError, HubError
@@ -24,7 +25,7 @@ from pipeline.release import RELEASE
 from pipeline.source import CARD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pipeline.progress import Display
@@ -52,7 +53,8 @@ class Hub:
         for plan in planned:
             ask(plan.repo, partial(_have_repo, plan))
             ask(plan.repo, partial(api().auth_check, plan.repo, write=True))
-            ask(plan.repo, partial(_announce, plan))
+            if (last := self.last(plan.repo)) is None or last.id != plan.release_id:
+                ask(plan.repo, partial(_announce, plan))
 
     def last(self, repo: str) -> Release | None:
         return ask(repo, lambda: remote.look(repo).release())
@@ -72,8 +74,21 @@ class Hub:
         release = bundle.release
         self.stage(release.repo, release.id, ask(release.repo, lambda: _unstaged(bundle, *_look(bundle))))
         change, head = ask(release.repo, lambda: _commit(bundle))
-        ask(release.repo, lambda: _verify(bundle, head))
-        ask(release.repo, lambda: _tidy(release, head))
+        try:
+            wrong = ask(release.repo, lambda: _wrong(bundle, head))
+            if not wrong:
+                ask(release.repo, lambda: _tidy(release, head))
+        except HubError as error:
+            self.display.say(
+                f"warning: {release.repo} is released, but the Hub no longer answered while it was read back, tagged"
+                f" and its staging branch dropped; run again to have that done. {error}"
+            )
+            return change
+        if wrong:
+            raise HubError(
+                f"{release.repo} at {head[:12]} does not hold what was released: {', '.join(wrong)}. Run again; if it"
+                " stays so, tell the people of the Hub."
+            )
         return change
 
 
@@ -83,7 +98,10 @@ def _check_account(repo: str) -> None:
     Asked only before a repo is created: who a token is may be asked of the Hub but a few times an hour.
     """
     if sign_in.trusted():
-        return  # its token is for one repo, and is no account's
+        raise HubError(
+            f"{repo} is not there yet, and a trusted publisher may not create it. Create it on the Hub and add this"
+            " workflow as its trusted publisher, or run once with HF_TOKEN."
+        )
     who: dict[str, Any] = api().whoami()
     namespace, name = repo.partition("/")[0], who.get("name")
     if (who.get("auth") or {}).get("accessToken", {}).get("role") == "read":
@@ -104,13 +122,17 @@ def _have_repo(plan: Planned) -> None:
         info = hub.model_info(plan.repo)
     except RepositoryNotFoundError:
         _check_account(plan.repo)
-        hub.create_repo(plan.repo, private=plan.private, exist_ok=True)
+        try:
+            hub.create_repo(plan.repo, private=plan.private)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 409:  # there by now, or its name is taken
+                raise
         try:
             info = hub.model_info(plan.repo)
         except RepositoryNotFoundError as error:
             raise HubError(
                 f"{plan.repo} cannot be created as a model: its name is taken, by a repo of another type or one that"
-                " this token may not see. Rename that one, or give the model another `organization`."
+                " this token may not see. Rename that one, or give the model another `organization`, then run again."
             ) from error
     if plan.private and not info.private:
         raise BadInputError(
@@ -220,8 +242,8 @@ def _commit(bundle: Bundle) -> tuple[Change, str]:
     return change, str(made.oid)
 
 
-def _verify(bundle: Bundle, commit: str) -> None:
-    """Read the tree back and hold it against the release; of each GGUF, the first bytes as they are served."""
+def _wrong(bundle: Bundle, commit: str) -> list[str]:
+    """Read the tree back and name what is not as released; of each GGUF, the first bytes too, as they are served."""
     found = remote.at(bundle.release.repo, commit)
     wrong = [f.name for f in bundle.entries if not _is_kept(bundle, found, f)]
     wrong += [
@@ -229,11 +251,7 @@ def _verify(bundle: Bundle, commit: str) -> None:
         for f in bundle.entries
         if f.name.endswith(".gguf") and f.name not in wrong and found.read(f.name, first=len(MAGIC)) != MAGIC
     ]
-    if wrong:
-        raise HubError(
-            f"{bundle.release.repo} at {commit[:12]} does not hold what was released: {', '.join(wrong)}. Run again; if"
-            " it stays so, tell the people of the Hub."
-        )
+    return wrong
 
 
 def _tidy(release: Release, head: str) -> None:
@@ -243,13 +261,27 @@ def _tidy(release: Release, head: str) -> None:
     tagged = {ref.name: ref.target_commit for ref in refs.tags}
     if tagged.get(tag) != head:
         if tag in tagged:  # the same weights under a newer card
-            hub.delete_tag(repo, tag=tag)
-        hub.create_tag(repo, tag=tag, revision=head, exist_ok=True)
+            with _gone_already():
+                hub.delete_tag(repo, tag=tag)
+        hub.create_tag(repo, tag=tag, revision=head)
     for branch in refs.branches:
         own = branch.name == STAGING + release.id
-        if own or (branch.name.startswith(STAGING) and _age(repo, branch.name) > STALE):
-            hub.delete_branch(repo, branch=branch.name)
+        if own or (branch.name.startswith(STAGING) and _is_stale(repo, branch.name)):
+            with _gone_already():
+                hub.delete_branch(repo, branch=branch.name)
 
 
-def _age(repo: str, branch: str) -> timedelta:
-    return datetime.now(UTC) - api().list_repo_commits(repo, revision=branch)[0].created_at
+@contextmanager
+def _gone_already() -> Iterator[None]:
+    """Let another run have deleted it since the refs were listed."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        if error.response.status_code != 404:
+            raise
+
+
+def _is_stale(repo: str, branch: str) -> bool:
+    """Whether nobody has staged anything there for long; on a branch that was just begun, main's commit is the last."""
+    last = api().list_repo_commits(repo, revision=branch)[0]
+    return last.title.startswith("Stage ") and datetime.now(UTC) - last.created_at > STALE
