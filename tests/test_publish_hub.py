@@ -481,7 +481,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(hub, target, publish
         "copy    gemma-2b-Q4_K_M.gguf  2 MB, staged",
         "delete  gemma-2b-Q8_0.gguf    of the last release",
         "edited  quality.svg           by hand since the last release; put right",
-        f"{change.upload / 1e3:.1f} kB to upload, 1 of 8 files as they are",
+        f"{change.upload / 1e3:.1f} kB to upload, 1 of 6 files as they are",
         "--- README.md, now",
         "+++ README.md, then",
         "@@ -7 +7 @@",
