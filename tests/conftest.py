@@ -16,6 +16,7 @@ from hub.accounts import EVER_GIVEN
 from huggingface_hub import constants
 
 GOLDEN = Path(__file__).parent / "golden"
+LINES = pytest.StashKey[list[str]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -27,6 +28,27 @@ def pytest_runtest_makereport(item):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} printed a token of the Hub."
     return report
+
+
+@pytest.fixture(scope="session")
+def conclude(request):
+    """`conclude(line)` has a line printed when all tests are over."""
+    return request.config.stash.setdefault(LINES, []).append
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # one of several processes, which prints nothing itself
+        session.config.workeroutput["lines"] = session.config.stash.get(LINES, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.stash.setdefault(LINES, []).extend(getattr(node, "workeroutput", {}).get("lines", []))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash.get(LINES, []):
+        terminalreporter.write_line(line)
 
 
 def pytest_addoption(parser):

@@ -99,9 +99,9 @@ class Count:
     stopped: int = 0
     warned: int = 0
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def __str__(self) -> str:
         total = self.released + self.stopped + self.warned
-        terminalreporter.write_line(
+        return (
             f"fault matrix: {total} cases, {self.released} released in spite of the fault, {self.warned} released with"
             f" a warning that the Hub fell silent after the commit, {self.stopped} stopped with a sentence and main as"
             " it was; all that was left undone, the next run did"
@@ -109,10 +109,10 @@ class Count:
 
 
 @pytest.fixture(scope="module")
-def count(request) -> Count:
+def count(conclude) -> Iterator[Count]:
     counted = Count()
-    request.config.pluginmanager.register(counted, "fault-matrix")
-    return counted
+    yield counted
+    conclude(str(counted))
 
 
 @pytest.fixture(scope="module")
