@@ -348,6 +348,17 @@ class TestTheNextRelease:
         assert sums(held(hub)) == wanted(made) | sums({"notes.txt": b"mine"})
 
 
+def test_says_what_was_done_when_the_answer_to_the_commit_was_lost(hub, target, make, publish):
+    publish(bundles.files())
+    made = make(bundles.files("new", seed="other"))
+    lost = hub.fault("/commit/main", "lose", method="POST")
+    change = target.publish(made)
+    assert lost.count == 0
+    assert {f.name for f in change.copies} == {Q4, Q8, IMATRIX}
+    assert titles(hub).count(f"Release {made.release.id}") == 2  # both releases are of the same inputs
+    assert len(titles(hub)) == 3
+
+
 class TestStagingBranches:
     @pytest.fixture
     def aged(self, hub):

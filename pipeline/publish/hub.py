@@ -73,7 +73,9 @@ class Hub:
     def publish(self, bundle: Bundle) -> Change:
         release = bundle.release
         self.stage(release.repo, release.id, ask(release.repo, lambda: _unstaged(bundle, *_look(bundle))))
-        change, head = ask(release.repo, lambda: _commit(bundle))
+        changes: list[Change] = []
+        head = ask(release.repo, lambda: _commit(bundle, changes))
+        change = next((c for c in changes if not c.empty), changes[-1])
         try:
             wrong = ask(release.repo, lambda: _wrong(bundle, head))
             if not wrong:
@@ -220,15 +222,19 @@ def _compare(bundle: Bundle, main: Remote, staged: Remote) -> Change:
     )
 
 
-def _commit(bundle: Bundle) -> tuple[Change, str]:
-    """Make the one commit, if anything is left to do; return what it was, and the head of main."""
+def _commit(bundle: Bundle, changes: list[Change]) -> str:
+    """Make the one commit, if anything is left to do, and return the head of main.
+
+    What was to be done goes to the end of `changes`: a try whose answer was lost leaves nothing to do for the next.
+    """
     main, staged = _look(bundle)
     if main.commit is None:
         raise HubError(f"{bundle.release.repo} is gone from the Hub. Run again to have it created.")
     _unstaged(bundle, main, staged)
     change, release = _compare(bundle, main, staged), bundle.release
+    changes.append(change)
     if change.empty:
-        return change, main.commit
+        return main.commit
     deletes = [CommitOperationDelete(name, is_folder=False) for name in change.deletes]
     copies = [CommitOperationCopy(f.name, f.name, src_revision=staged.commit) for f in change.copies]
     adds = [CommitOperationAdd(f.name, bundle.contents[f.name] or b"") for f in change.adds]
@@ -239,7 +245,7 @@ def _commit(bundle: Bundle) -> tuple[Change, str]:
         commit_description=f"{release.base_model} in {', '.join(r.quant for r in release.published)}",
         parent_commit=main.commit,
     )
-    return change, str(made.oid)
+    return str(made.oid)
 
 
 def _wrong(bundle: Bundle, commit: str) -> list[str]:
