@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from pipeline import __version__, errors
+from pipeline import __version__, endings, errors
 from pipeline.options import (
     Bytes,
     Commands,
@@ -26,7 +25,7 @@ from pipeline.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from pipeline.job import Steps
     from pipeline.matrix import Matrix
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from pipeline.result import Recipe, Result
     from pipeline.run import Workshop
     from pipeline.store import Store
-
-LOCATED = re.compile(r"[^\s:]+:\d+:\d+: ")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -295,36 +292,7 @@ def main() -> NoReturn:
     """Run the command line; every error that a user can cause ends in a sentence and its exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when the Hub's client is imported
-    sys.exit(guarded(lambda: cli(standalone_mode=False)))
-
-
-def guarded(command: Callable[[], Any]) -> int:
-    """Run `command` and return the exit code of how it ended."""
-    try:
-        with errors.disk_errors(Path.cwd(), "writing"):
-            code = command()
-    except errors.PipelineError as error:
-        # A message with a place stands alone, so that editors and Actions find the place.
-        click.echo(str(error) if LOCATED.match(str(error)) else f"error: {error}", err=True)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return errors.BadInputError.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. What was finished is kept; run again to go on.", err=True)
-        return errors.INTERRUPTED
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("pipeline"):
-            raise
-        click.echo(f"error: {errors.NOT_INSTALLED.format(error.name)}", err=True)
-        return errors.ToolchainError.exit_code
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`… | head`); nothing is left to be said on it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code if isinstance(code, int) else 0
+    sys.exit(endings.guarded(lambda: cli(standalone_mode=False)))
 
 
 def _terminated(*_: object) -> NoReturn:

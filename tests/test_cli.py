@@ -12,7 +12,7 @@ import factories
 import pytest
 from click.testing import CliRunner
 
-from pipeline import actions, cli, errors, matrix, options, report, run
+from pipeline import actions, cli, endings, errors, matrix, options, report, run
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -21,7 +21,7 @@ def invoke(*arguments: object):
     """Run the command line as `main` does; returns exit code, stdout, stderr."""
     runner = CliRunner()
     with runner.isolation() as (out, err, _):
-        code = cli.guarded(lambda: cli.cli.main([str(a) for a in arguments], standalone_mode=False))
+        code = endings.guarded(lambda: cli.cli.main([str(a) for a in arguments], standalone_mode=False))
         return code, out.getvalue().decode(), err.getvalue().decode()
 
 
@@ -76,13 +76,13 @@ def test_exit_codes(raised, code, capsys):
     def command():
         raise raised
 
-    assert cli.guarded(command) == code
+    assert endings.guarded(command) == code
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_anything_withheld_exits_1_and_is_in_the_table(capsys):
     results = [factories.result("Q8_0"), factories.result("Q2_K", withheld=True)]
-    assert cli.guarded(lambda: cli._finish(results, withheld=True)) == 1
+    assert endings.guarded(lambda: cli._finish(results, withheld=True)) == 1
     table = capsys.readouterr().out
     assert table == report.results_table(results) + "\n"
     assert "withheld: " in table
@@ -101,7 +101,7 @@ def test_a_missing_package_says_how_to_get_it(capsys):
     def command():
         raise ModuleNotFoundError("No module named 'ruamel'", name="ruamel")
 
-    assert cli.guarded(command) == 3
+    assert endings.guarded(command) == 3
     assert "The package ruamel is missing. Run `make setup`" in capsys.readouterr().err
 
 
