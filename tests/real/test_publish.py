@@ -53,11 +53,12 @@ def expected(shared, toolchain, model_directory, tmp_path_factory):
 
 
 @pytest.fixture
-def hub(tmp_path):
+def hub(tmp_path, shared):
     with LoopbackHub(tmp_path / "hub") as hub:
         hub.add_token(TOKEN, "me", "write", orgs={"nold": "write"})
         yield hub
-    written = [p for p in tmp_path.rglob("*") if p.is_file() and TOKEN.encode() in p.read_bytes()]
+    files = [p for root in (tmp_path, shared.root) for p in root.rglob("*") if p.is_file()]
+    written = [p for p in files if TOKEN.encode() in p.read_bytes()]
     assert written == [], "the token was written down"
 
 
