@@ -58,7 +58,7 @@ def change(change: Change) -> str:
 
 def _harmless(line: str) -> str:
     """Leave out what a terminal would obey: part of a card is somebody else's text."""
-    return "".join(c for c in line if c.isprintable() or c == "\t")
+    return "".join(c for c in line.replace(NO_BREAK, " ") if c.isprintable() or c == "\t")
 
 
 def summary(results: Sequence[Result]) -> str:

@@ -503,11 +503,14 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(hub, target, publish
 
 
 def test_a_dry_run_prints_nothing_that_a_terminal_or_a_workflow_obeys():
-    before, after = "one\n  ::add-mask::x\nthree\n", "one\n  ::add-mask::x\n::error::\x1b[2Jgone\r\n"
+    before, after = (
+        "one\n  ::add-mask::x\nthree\n",
+        "one\n  ::add-mask::x\n::error::\x1b[2Jgone, 5\N{NO-BREAK SPACE}MB\r\n",
+    )
     entry = FileEntry(name=CARD, size=1, sha256="")
     change = Change("a place", None, (entry,), (), (), (), (), (before, after))
     card = report.change(change).split("then\n")[1]
-    assert card.splitlines() == ["@@ -3 +3 @@", "-three", "+::error::[2Jgone"]
+    assert card.splitlines() == ["@@ -3 +3 @@", "-three", "+::error::[2Jgone, 5 MB"]
 
 
 def test_a_dry_run_of_what_is_there(hub, target, publish):
