@@ -131,6 +131,7 @@ def prepare(store: Store, steps: Steps) -> Provenance:
         imatrix_entries=imatrix.entries(matrix.file(matrix_file.name)),
         calibration=text_use(steps.calibration, calibration_chunks),
         evaluation=text_use(steps.evaluation, read_chunks(logits.file(LOGITS))),
+        logits=logits.digest,
     )
 
 
@@ -165,6 +166,7 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
         answer=reply or Answer(text="", stopped=False),
         quality=found,
         speed=speed,
+        seconds=round(sum(made.seconds for step in steps.job(recipe) if (made := store.find(step))), 1),
         provenance=provenance,
     )
 

@@ -7,6 +7,8 @@ import fnmatch
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from pipeline.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -55,9 +57,21 @@ class ModelPlan:
 @dataclass(frozen=True)
 class Plan:
     models: tuple[ModelPlan, ...]
+    version: Literal[1] = 1
 
     def to_json(self) -> dict[str, Any]:
-        return {"version": 1, "models": [asdict(model) for model in self.models]}
+        return {"version": self.version, "models": [asdict(model) for model in self.models]}
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Plan:
+        """Read what `to_json` gave.
+
+        Raises `BadInputError` where it is something else.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(data)
+        except ValidationError as error:
+            raise BadInputError("This is no plan of this version of the pipeline. Plan again.") from error
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ class Result(Record):
     quality: Quality | None
     """None where the file did not open, so that nothing could be measured."""
     speed: Speed | None
+    seconds: float = 0.0
+    """How long the steps of this job alone took, in whichever run it was that made them."""
     provenance: Provenance
 
     @property
@@ -181,6 +183,35 @@ class Result(Record):
     @property
     def withheld(self) -> bool:
         return bool(self.failures)
+
+
+class Failure(Record):
+    """A command of a run that ended in an error: what the summary of the run says of it."""
+
+    version: Literal[1] = 1
+    command: Literal["prepare", "job", "stage", "release"]
+    subject: str
+    """A job id, or a model's `owner/name`."""
+    exit_code: int
+    message: str
+    """What the command said: a sentence with its fix, perhaps with the last lines of a program, each behind `  | `."""
+
+
+class Released(Record):
+    """What `release` did with a model."""
+
+    version: Literal[1] = 1
+    source: str
+    repo: str
+    release: str
+    place: str
+    """A directory, or the address of a repo."""
+    published: tuple[str, ...]
+    """Quants that are there now."""
+    changed: bool
+    """Whether anything was changed, or all was there already."""
+    uploaded: int
+    """Bytes that the release itself sent; what jobs staged is not among them."""
 
 
 class TextUse(Record):
@@ -220,6 +251,8 @@ class Provenance(Record):
     """Number of tensors that the imatrix covers."""
     calibration: TextUse
     evaluation: TextUse
+    logits: str = ""
+    """Digest of the reference logits: two results with the same one were measured in the same way."""
 
 
 class Release(Record):
