@@ -1,12 +1,23 @@
-"""What GitHub Actions wants of a job: its summary."""
+"""What GitHub Actions wants of a job: its summary, its outputs, and its annotations."""
 
 from __future__ import annotations
 
 import os
+import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # GitHub drops a step's summary whole where it is larger.
 SUMMARY_BYTES = 1 << 20
+# Of all outputs of a job, counted as UTF-16.
+OUTPUT_BYTES = 1 << 20
+LOCATED = re.compile(r"(?P<file>[^\s:]+):(?P<line>\d+):(?P<column>\d+): (?P<text>.*)")
 CUT = "\n\n*The summary is cut here: GitHub shows 1 MiB a step.*\n"
 
 
@@ -17,6 +28,40 @@ def capped(text: str) -> str:
         return text
     kept = data[: SUMMARY_BYTES - len(CUT.encode())]
     return kept[: kept.rfind(b"\n")].decode("utf-8", "ignore") + CUT
+
+
+def outputs(values: Mapping[str, str]) -> None:
+    """Set outputs of the step, each of one line; outside of Actions, print them.
+
+    Raises `BadInputError` where GitHub would drop them for their size.
+    """
+    lines = "".join(f"{name}={value}\n" for name, value in values.items())
+    if len(lines.encode("utf-16-le")) > OUTPUT_BYTES:
+        raise BadInputError("The plan is too large for one run of GitHub Actions. Name fewer models with --only.")
+    if path := os.environ.get("GITHUB_OUTPUT"):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(lines)
+    else:
+        print(lines, end="")
+
+
+def annotate(message: str) -> None:
+    """In Actions, mark the lines that an error names on the page of the pull request; elsewhere, do nothing."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return
+    for line in message.splitlines():
+        if found := LOCATED.fullmatch(line):
+            place = f"file={_property(found['file'])},line={found['line']},col={found['column']}"
+            print(f"::error {place}::{_data(found['text'])}", file=sys.stderr, flush=True)
+
+
+def _data(text: str) -> str:
+    """As actions/toolkit escapes what stands in a command of a workflow."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def append_summary(text: str) -> None:

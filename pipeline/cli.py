@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,7 +17,9 @@ from pipeline import __version__, endings, errors
 from pipeline.options import (
     Bytes,
     Commands,
+    Names,
     cuda_option,
+    dry_run_option,
     matrix_option,
     only_option,
     publish_option,
@@ -28,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.job import Steps
-    from pipeline.matrix import Matrix
+    from pipeline.matrix import Matrix, Model
     from pipeline.plan import Selection
+    from pipeline.release import Bundle
     from pipeline.result import Recipe, Result
     from pipeline.run import Workshop
     from pipeline.store import Store
@@ -62,25 +66,63 @@ def check(matrix_file: Path) -> None:
 @only_option
 @cuda_option
 @click.option("--base", metavar="FILE|GITREF", help="Only what differs from this matrix: a file, or a commit's.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--quants", type=Names(), default="", metavar="QUANT…", help="Only these quants of the models.")
+@click.option("--unlisted", is_flag=True, help="Take models that --only names and the matrix does not from the Hub.")
+@click.option("--llama-cpp", default="", metavar="COMMIT", help="Another llama.cpp than the matrix pins.")
+@click.option("--force", is_flag=True, help="Run what is published, too.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "github"]), default="table", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Leave plan.json here, and the matrix with all revisions as found."
+)
 def plan_command(
     matrix_file: Path,
     store_root: Path | None,
     publish_to: str,
-    only: Sequence[str],
+    only: tuple[str, ...],
     base: str | None,
+    quants: tuple[str, ...],
+    unlisted: bool,
+    llama_cpp: str,
+    force: bool,
     form: str,
+    out: Path | None,
     cuda: bool | None,
 ) -> None:
     """Say what would run, and why."""
-    from pipeline import plan, report, run
+    from pipeline import actions, legs, plan, report, run
+    from pipeline.matrix import lock
+    from pipeline.request import Request, locked
 
-    matrix = _matrix(matrix_file)
-    selections = plan.select(matrix, only, _base(base, matrix_file) if base else None)
-    works = run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
+    request = Request(only, quants, unlisted, llama_cpp)
+    matrix = request.matrix(matrix_file)
+    selections = plan.select(matrix, request.patterns, _base(base, matrix_file) if base else None)
+    toolchain = run.toolchain_of(matrix, cuda=cuda)
+    works = run.look([s.model for s in selections], toolchain, matrix_file, from_outside=True)
     shop = _workshop(store_root, Path("results"), publish_to)
-    made = plan.plan(selections, {s.source.id: run.state(shop, s) for s in works})
-    click.echo(report.plan_table(made) if form == "table" else json.dumps(made.to_json(), indent=1))
+    made = plan.plan(selections, run.states(shop, works), force=force)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "plan.json").write_text(json.dumps(made.to_json(), indent=1) + "\n", encoding="utf-8")
+        (out / "matrix.json").write_text(lock.dump(locked(matrix, works)), encoding="utf-8")
+    if form == "json":
+        click.echo(json.dumps(made.to_json(), indent=1))
+        return
+    click.echo(report.plan_table(made), err=form == "github")
+    if form == "github":
+        found = legs.batches(made)
+        actions.outputs({"due": str(len(found)), "batches": json.dumps(found)})
+
+
+@cli.command("legs")
+@click.argument("model")
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), required=True, help="plan.json")
+def legs_command(model: str, plan_file: Path) -> None:
+    """Set the output `quants` of a step: the jobs of MODEL to run, as a matrix for GitHub Actions."""
+    from pipeline import actions, legs, plan
+
+    planned = plan.load(plan_file)
+    found = [m for m in planned.models if m.source == model]
+    actions.outputs({"quants": json.dumps([leg for m in found for leg in legs.quants(m)])})
 
 
 @cli.command()
@@ -113,44 +155,61 @@ def prepare(model: str, matrix_file: Path, store_root: Path | None, cuda: bool |
 
 
 @cli.command("job")
-@click.argument("job_id", metavar="MODEL:QUANT")
+@click.argument("job_ids", metavar="MODEL:QUANT…", nargs=-1, required=True)
 @matrix_option
 @store_option
 @results_option
 @cuda_option
-def job_command(job_id: str, matrix_file: Path, store_root: Path | None, results: Path, cuda: bool | None) -> None:
-    """Make, check and measure one quant, and leave its result as JSON."""
+def job_command(
+    job_ids: Sequence[str], matrix_file: Path, store_root: Path | None, results: Path, cuda: bool | None
+) -> None:
+    """Make, check and measure a quant, and leave its result as JSON; several one after the other."""
     from pipeline import job, run
 
     store = _store(store_root)
+    made: list[Result] = []
+    failed: list[errors.PipelineError] = []
     with store.in_use():
-        steps, recipe = _one_job(matrix_file, job_id, cuda)
-        run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
-        result = run.save(results, job.run(store, steps, recipe, job.prepare(store, steps)))
-    _finish([result], withheld=result.withheld)
+        for job_id in job_ids:
+            try:
+                steps, recipe = _one_job(matrix_file, job_id, cuda)
+                run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
+                made.append(run.save(results, job.run(store, steps, recipe, job.prepare(store, steps))))
+            except errors.PipelineError as error:
+                failed.append(error)
+    _finish(made, withheld=not failed and any(result.withheld for result in made))
+    if failed:
+        raise type(failed[0])("\n".join(map(str, failed)))
 
 
 @cli.command()
-@click.argument("job_id", metavar="MODEL:QUANT")
+@click.argument("job_ids", metavar="MODEL:QUANT…", nargs=-1, required=True)
 @matrix_option
 @store_option
 @results_option
 @publish_option
 @cuda_option
 def stage(
-    job_id: str, matrix_file: Path, store_root: Path | None, results: Path, publish_to: str, cuda: bool | None
+    job_ids: Sequence[str],
+    matrix_file: Path,
+    store_root: Path | None,
+    results: Path,
+    publish_to: str,
+    cuda: bool | None,
 ) -> None:
-    """Upload the file of one finished job, for a release that may be made on another machine."""
+    """Upload the file of a finished job, for a release that may be made on another machine; or of several."""
     from pipeline import run
 
     shop = _workshop(store_root, results, publish_to)
     with shop.store.in_use():
-        steps, recipe = _one_job(matrix_file, job_id, cuda)
-        (result,) = run.results_of(results, steps, [recipe])
-        shop.target.check([run.planned(steps, [recipe])])
-        run.stage(shop, steps, result)
-    if result.withheld:
-        click.echo(f"{job_id} is withheld, so nothing of it is staged.", err=True)
+        for job_id in job_ids:
+            steps, recipe = _one_job(matrix_file, job_id, cuda)
+            (result,) = run.results_of(results, steps, [recipe])
+            if result.withheld:
+                click.echo(f"{job_id} is withheld, so nothing of it is staged.", err=True)
+                continue
+            shop.target.check([run.planned(steps, [recipe])])
+            run.stage(shop, steps, result)
 
 
 @cli.command()
@@ -159,7 +218,8 @@ def stage(
 @store_option
 @results_option
 @publish_option
-@click.option("--dry-run", is_flag=True, help="Print the change that this would make, and make none.")
+@dry_run_option
+@click.option("--partial", is_flag=True, help="Go without quants whose jobs came to no result, and say so.")
 @cuda_option
 def release(
     model: str,
@@ -168,24 +228,78 @@ def release(
     results: Path,
     publish_to: str,
     dry_run: bool,
+    partial: bool,
     cuda: bool | None,
 ) -> None:
-    """Turn the results of MODEL into one release."""
+    """Turn the results of MODEL into one release; what has none and is unchanged comes from the last one."""
     from pipeline import report, run
 
     shop = _workshop(store_root, results, publish_to)
     released: list[Result] = []
     with shop.store.in_use():
         for steps in _works(matrix_file, [_model(model)], cuda)[1]:
-            found = run.results_of(results, steps, steps.model.recipes)
+            found, missing = run.gather(shop, steps, partial=partial)
             released += found
             if dry_run:
-                click.echo(report.change(run.change(shop, steps, found)))
+                click.echo(report.change(run.change(shop, steps, found, missing)))
                 continue
             shop.target.check([run.planned(steps, steps.model.recipes)])
-            run.publish(shop, steps, found)
+            run.publish(shop, steps, found, missing)
     if not dry_run:
         _finish(released, withheld=any(result.withheld for result in released))
+
+
+@cli.command("card")
+@click.argument("models", metavar="MODEL…", nargs=-1, required=True)
+@matrix_option
+@store_option
+@publish_option
+@dry_run_option
+def card_command(
+    models: Sequence[str], matrix_file: Path, store_root: Path | None, publish_to: str, dry_run: bool
+) -> None:
+    """Render the cards of the last releases anew and publish them; no other file is touched."""
+    from pipeline import republish
+
+    shop = _workshop(store_root, Path("results"), publish_to)
+    with shop.store.in_use():
+        for model in _models(matrix_file, models):
+            _republish(shop, republish.rendered(shop, model), dry_run=dry_run)
+
+
+@cli.command()
+@click.argument("names", metavar="MODEL[:QUANT]…", nargs=-1, required=True)
+@click.option("--reason", default="", help="Why; it stays on the card.")
+@click.option("--lift", is_flag=True, help="End the withdrawal: what it held back may be made again.")
+@matrix_option
+@store_option
+@publish_option
+@dry_run_option
+def withdraw(
+    names: Sequence[str],
+    reason: str,
+    lift: bool,
+    matrix_file: Path,
+    store_root: Path | None,
+    publish_to: str,
+    dry_run: bool,
+) -> None:
+    """Take back published quants, or all of a model, with a reason that stays on the card."""
+    from datetime import UTC, datetime
+
+    from pipeline import republish
+
+    if lift == bool(reason.strip()):
+        raise errors.BadInputError("Say why with --reason, which stays on the card; or end a withdrawal with --lift.")
+    shop = _workshop(store_root, Path("results"), publish_to)
+    today = datetime.now(UTC).date().isoformat()
+    with shop.store.in_use():
+        for name in names:
+            source, _, quant = name.partition(":")
+            (model,) = _models(matrix_file, [source])
+            quants = [quant] if quant else []
+            taken = partial(republish.without, reason=reason.strip(), date=today)
+            _republish(shop, (republish.lifted if lift else taken)(shop, model, quants), dry_run=dry_run)
 
 
 @cli.command("run")
@@ -364,6 +478,23 @@ def _works(matrix_file: Path, only: Sequence[str], cuda: bool | None) -> tuple[t
     matrix = _matrix(matrix_file)
     selections = plan.select(matrix, only)
     return selections, run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
+
+
+def _models(matrix_file: Path, names: Sequence[str]) -> list[Model]:
+    from pipeline import plan
+
+    return [s.model for s in plan.select(_matrix(matrix_file), [_model(name) for name in names])]
+
+
+def _republish(shop: Workshop, bundle: Bundle, *, dry_run: bool) -> None:
+    from pipeline import report
+    from pipeline.publish import Planned
+
+    if dry_run:
+        click.echo(report.change(shop.target.change(bundle)))
+        return
+    shop.target.check([Planned(bundle.release.repo, bundle.release.id, private=False, files={})])
+    click.echo(report.change(shop.target.publish(bundle)))
 
 
 def _one_job(matrix_file: Path, job_id: str, cuda: bool | None) -> tuple[Steps, Recipe]:

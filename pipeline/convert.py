@@ -7,22 +7,23 @@ import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import shell
 from pipeline.errors import ToolchainError
+from pipeline.source import CARD
 from pipeline.store import Step
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipeline.progress import Task
     from pipeline.source import Source
     from pipeline.store import Store
     from pipeline.toolchain import Toolchain
 
 REFERENCE = "reference.gguf"
+CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
 # No code from a model and no network: what the converter needs is in the directory, or it fails.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
@@ -52,8 +53,10 @@ class Reference(Step):
         layout = room / "layout" / self.source.name
         layout.mkdir(parents=True)
         directory = self.source.open(store).resolve()
-        for file in self.source.files:
+        for file in self.source.converted:
             (layout / file.name).symlink_to(directory / file.name)
+        if self.source.card:
+            (layout / CARD).write_text(self.source.card, encoding="utf-8")
 
         def watch(text: str) -> None:
             if percents := re.findall(r"Writing:\s+(\d+)%", text):
@@ -75,6 +78,11 @@ def _transformers() -> str:
     try:
         return version("transformers")
     except PackageNotFoundError as error:
+        # Where nothing is converted, as where a run is planned, it counts which one the converting machines install.
+        if CONSTRAINTS.is_file() and (
+            pin := re.search(r"^transformers==(\S+)$", CONSTRAINTS.read_text(), re.MULTILINE)
+        ):
+            return pin[1]
         raise ToolchainError(
             "The converter needs packages that are not installed. Run `make setup`, or `pip install -e '.[convert]'`."
         ) from error

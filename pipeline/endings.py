@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline import errors
+from pipeline import actions, errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ def guarded(command: Callable[[], Any]) -> int:
     except errors.PipelineError as error:
         # A message with a place stands alone, so that editors and Actions find the place.
         click.echo(str(error) if LOCATED.match(str(error)) else f"error: {error}", err=True)
+        actions.annotate(str(error))
         return error.exit_code
     except click.ClickException as error:
         error.show()

@@ -42,6 +42,10 @@ class HubError(PipelineError):
     exit_code = 4
 
 
+class GatedError(HubError):
+    """A model that may be read only by who accepted its terms."""
+
+
 class OutOfRoomError(PipelineError):
     """Not enough disk or memory."""
 

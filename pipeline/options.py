@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])B?|0", re.IGNORECASE)
 
@@ -34,6 +37,19 @@ class Bytes(click.ParamType[int]):
         return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper())) if match[1] else 0
 
 
+class Names(click.ParamType[tuple[str, ...]]):
+    """Several names in one value, with commas or blanks between them: what the field of a button holds."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ARG002
+        return tuple(re.split(r"[\s,]+", str(value).strip(" \t\r\n,"))) if str(value).strip(" \t\r\n,") else ()
+
+
+def joined(_context: click.Context, _option: click.Parameter, values: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(name for names in values for name in names)
+
+
 matrix_option = click.option(
     "--matrix", "matrix_file", type=click.Path(path_type=Path), default="matrix.yml", show_default=True,
     help="The models and how they are made.",
@@ -51,8 +67,10 @@ publish_option = click.option(
     help="The folder that releases go to, each as <model>-GGUF; or `hub`.",
 )  # fmt: skip
 only_option = click.option(
-    "--only", multiple=True, metavar="MODEL[:QUANT]", help="Only these; * stands for anything. May be repeated."
-)
+    "--only", type=Names(), multiple=True, metavar="MODEL[:QUANT]", callback=joined,
+    help="Only these; * stands for anything. May be repeated, or hold several.",
+)  # fmt: skip
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the change that this would make, and make none.")
 cuda_option = click.option(
     "--cuda/--no-cuda", default=None, help="Build llama.cpp with or without CUDA  [default: with, where it is there]"
 )

@@ -13,12 +13,15 @@ from pipeline.errors import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from pipeline.matrix import Matrix
     from pipeline.matrix.model import Model
-    from pipeline.result import Recipe, Release
+    from pipeline.result import Recipe, Release, Result
 
-Action = Literal["run", "reuse", "published"]
+Action = Literal["run", "reuse", "published", "withheld", "withdrawn"]
+TO_DO = ("run", "reuse")
+"""What is done for a job; nothing for the others."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class State:
     """Steps of each quant that the store lacks, those that it shares with the others included."""
     last: Release | None
     """The last release on the target."""
+    valid: Mapping[str, Result]
+    """Results of the last release that hold now, too; by quant."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ class ModelPlan:
     release: str
     """Id of the release that the jobs lead to."""
     jobs: tuple[Job, ...]
+    due: bool
+    """Whether a release is to be made, be it of the card alone."""
+
+    @property
+    def to_do(self) -> tuple[Job, ...]:
+        return tuple(job for job in self.jobs if job.action in TO_DO)
 
 
 @dataclass(frozen=True)
@@ -110,35 +121,54 @@ def select(matrix: Matrix, only: Sequence[str] = (), base: Matrix | None = None)
     return tuple(selections)
 
 
-def plan(selections: Sequence[Selection], states: Mapping[str, State]) -> Plan:
-    """Decide for each job whether it runs. `states` by the model's source."""
+def load(path: Path) -> Plan:
+    """Read a plan that `plan --out` left.
+
+    Raises `BadInputError` where there is none.
+    """
+    try:
+        return Plan.from_json(path.read_bytes())
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}. Name the plan.json of the run.") from error
+
+
+def plan(selections: Sequence[Selection], states: Mapping[str, State], *, force: bool = False) -> Plan:
+    """Decide for each job whether it runs. `states` by the model's source; `force`: what is published, too."""
     models = []
     for selection in selections:
         model, state = selection.model, states[selection.model.source]
         jobs = []
         for recipe in selection.recipes:
-            action, reason = _decide(recipe.name, state)
+            action, reason = _decide(recipe.name, state, force=force)
             why = "; ".join(part for part in (selection.reasons[recipe.name], reason) if part)
             jobs.append(Job(model.job(recipe.name), model.file_name(recipe.name), action, why))
-        models.append(ModelPlan(model.source, state.revision, model.repo, state.release_id, tuple(jobs)))
+        due = state.last is None or state.last.id != state.release_id or any(j.action in TO_DO for j in jobs)
+        models.append(ModelPlan(model.source, state.revision, model.repo, state.release_id, tuple(jobs), due))
     return Plan(tuple(models))
 
 
-def _decide(quant: str, state: State) -> tuple[Action, str]:
-    published = state.last is not None and state.last.id == state.release_id
-    missing = state.missing[quant]
-    if published:
-        return "published", f"release {state.release_id} has it"
+def _decide(quant: str, state: State, *, force: bool) -> tuple[Action, str]:
+    last, missing = state.last, state.missing[quant]
+    if last and (gone := last.withdrawal(quant, state.artifacts[quant])):
+        return "withdrawn", f"on {gone.date}: {gone.reason}"
+    if last and not force and (valid := state.valid.get(quant)):
+        if valid.withheld:
+            return "withheld", f"in release {last.id}: {'; '.join(v.seen for v in valid.failures)}"
+        return "published", f"release {last.id} has it"
+    if quant in state.valid:
+        return "run", "forced"
     if not missing:
         return "reuse", "the store has all of it"
     if "quant" not in missing:
         return "run", f"quantized; {', '.join(missing)} still to do"
-    released = {r.recipe.name: r.artifact for r in state.last.results} if state.last else {}
+    released = {r.recipe.name: r.artifact for r in last.results} if last else {}
+    if last and quant in last.missing:
+        return "run", f"its job came to no result for release {last.id}"
     if quant not in released:
         return "run", "not made yet"
     if released[quant] != state.artifacts[quant]:
         return "run", "made from other inputs than the last release's"
-    return "run", "in the last release, and the store no longer has it"
+    return "run", "in the last release, but measured or named otherwise"
 
 
 def _matching(pattern: str, jobs: Mapping[str, Any]) -> list[str]:

@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipeline import __version__, card
 from pipeline.card import testlog
+from pipeline.check import quality
 from pipeline.quantize import QUANT
 from pipeline.result import FileEntry, Release
 from pipeline.shards import shard_name
@@ -17,10 +18,11 @@ from pipeline.source import CARD, Papers
 from pipeline.store import canonical, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pipeline.job import Steps
-    from pipeline.result import Result
+    from pipeline.matrix import Gates
+    from pipeline.result import Provenance, Result
     from pipeline.store import Store
 
 RELEASE = "release.json"
@@ -41,7 +43,9 @@ class Bundle:
     @cached_property
     def entries(self) -> tuple[FileEntry, ...]:
         """Every file, `release.json` too, by name."""
-        return tuple(sorted([*self.release.files, _entry(RELEASE, self.contents[RELEASE])], key=lambda f: f.name))
+        record = self.contents[RELEASE]
+        assert isinstance(record, bytes), "it is made here"
+        return tuple(sorted([*self.release.files, _entry(RELEASE, record)], key=lambda f: f.name))
 
     def text(self, name: str) -> str:
         content = self.contents.get(name)
@@ -57,43 +61,102 @@ def release_id(steps: Steps) -> str:
         digest_of(steps.logits),
         model.card,
         asdict(model.gates),
+        steps.source.papers,
     ]
     return hashlib.sha256(canonical(inputs)).hexdigest()[:16]
 
 
-def assemble(store: Store, steps: Steps, results: Sequence[Result]) -> Bundle:
+def still_valid(steps: Steps, last: Release | None) -> dict[str, Result]:
+    """Return, by quant, the results of the last release that hold for these steps, too.
+
+    Made of the same inputs, measured against the same logits, and published under the same names; judged anew by the
+    gates as they are now.
+    """
+    if last is None or last.provenance.logits != digest_of(steps.logits):
+        return {}
+    recipes = {recipe.name: recipe for recipe in steps.model.recipes}
+    return {
+        result.quant: _judged_anew(result, steps.model.gates)
+        for result in last.results
+        if result.quant in recipes
+        and result.artifact == digest_of(steps.quant(recipes[result.quant]))
+        and result.file.name == steps.model.file_name(result.quant)
+        and _fits(result, steps.model.max_shard_size)
+    }
+
+
+def provenance_of(steps: Steps, last: Release) -> Provenance:
+    """Return where a release comes from whose results all are the last one's."""
+    now = {"revision": steps.source.revision, "source_digest": steps.source.digest}
+    return last.provenance.model_copy(update=now)
+
+
+def _judged_anew(result: Result, gates: Gates) -> Result:
+    if result.quality is None:
+        return result
+    others = tuple(v for v in result.verdicts if v.check not in quality.CHECKS)
+    return result.model_copy(update={"verdicts": (*others, *quality.gates(result.quality, gates))})
+
+
+def _fits(result: Result, limit: int) -> bool:
+    """Whether a quant is split as a limit of so many bytes wants it."""
+    split = bool(result.shards)
+    return split == (result.file.size > limit) and all(file.size <= limit for file in result.files)
+
+
+def assemble(
+    store: Store, steps: Steps, results: Sequence[Result], last: Release | None = None, missing: Sequence[str] = ()
+) -> Bundle:
     """Put together what goes onto the target: the quants that passed, the card and all that belongs to it.
 
-    `results` are in the order of the matrix and share their provenance.
+    `results` are in the order of the matrix and share their provenance, `missing` are quants that came to none.
     """
     papers = store.get(Papers(steps.source))
-    provenance = results[0].provenance
-    entries = {f.name: f for f in weights_of(results)}
-    weights: dict[str, Content] = {name: path for r in results for name, path in kept(store, steps, r).items()}
-    weights = {name: weights.get(name) for name in entries}
+    places = {name: path for r in results for name, path in kept(store, steps, r).items()}
     if matrix := store.find(steps.imatrix):
-        weights[provenance.imatrix.name] = matrix.file(provenance.imatrix.name)
+        name = results[0].provenance.imatrix.name
+        places[name] = matrix.file(name)
     draft = Release(
         id=release_id(steps),
         repo=steps.model.repo,
         base_model=steps.source.id,
         pipeline=__version__,
-        provenance=provenance,
+        provenance=results[0].provenance,
         results=tuple(results),
         files=(),
+        missing=tuple(missing),
+        withdrawn=last.withdrawn if last else (),
     )
-    texts: dict[str, Content] = {name: papers.file(name).read_bytes() for name in steps.source.licences}
-    texts |= _pages(draft, steps, papers.file(CARD))
-    contents = weights | texts
-    files = tuple(entries.get(name) or _entry(name, contents[name]) for name in sorted(contents))
-    release = draft.model_copy(update={"files": files})
+    licences: dict[str, Content] = {name: papers.file(name).read_bytes() for name in steps.source.licences}
+    original = papers.file(CARD).read_bytes().decode("utf-8", "replace") if CARD in papers.files else None
+    return bundle(draft, steps.model.card, original, places, licences)
+
+
+def bundle(
+    draft: Release,
+    style: Literal["full", "footer"],
+    original: str | None,
+    places: Mapping[str, Path],
+    licences: Mapping[str, Content],
+) -> Bundle:
+    """Make the files of a release that has none yet.
+
+    `original`: the source's card. `places`: where the large files lie, those that are here. `licences`: None for one
+    that the target has; then the draft's `files` say what it is.
+    """
+    known = {f.name: f for f in [*draft.files, *weights_of(draft)]}
+    weights: dict[str, Content] = {f.name: places.get(f.name) for f in weights_of(draft)}
+    contents = weights | dict(licences) | _pages(draft, style, original, list(licences))
+    files = [_entry(name, c) if isinstance(c := contents[name], bytes) else known[name] for name in sorted(contents)]
+    release = draft.model_copy(update={"files": tuple(files)})
     contents[RELEASE] = (release.model_dump_json(indent=1) + "\n").encode()
     return Bundle(release, contents)
 
 
-def weights_of(results: Sequence[Result]) -> list[FileEntry]:
-    """Return the large files of a release: what passed, and the imatrix."""
-    return [f for r in results if not r.withheld for f in r.files] + [results[0].provenance.imatrix]
+def weights_of(release: Release) -> list[FileEntry]:
+    """Return the large files of a release: what passed, and, if anything did, the imatrix."""
+    files = [f for r in release.published for f in r.files]
+    return [*files, release.provenance.imatrix] if files else []
 
 
 def kept(store: Store, steps: Steps, result: Result) -> dict[str, Path]:
@@ -105,19 +168,19 @@ def kept(store: Store, steps: Steps, result: Result) -> dict[str, Path]:
     return {shard_name(result.file.name, name): shards.file(name) for name in shards.files} if shards else {}
 
 
-def _pages(release: Release, steps: Steps, source_card: Path) -> dict[str, Content]:
+def _pages(
+    release: Release, style: Literal["full", "footer"], original: str | None, licences: Sequence[str]
+) -> dict[str, Content]:
     """Render card, log and plot. The original style has no plot: its card is the source's and a footer."""
-    original = source_card.read_bytes().decode("utf-8", "replace") if source_card.is_file() else None
     log = testlog.render(release).encode()
-    if steps.model.card == "footer":
+    if style == "footer":
         return {CARD: card.render_footer(release, original).encode(), LOG: log}
     from pipeline.card import plot  # here, for the half second that matplotlib takes to load
 
     picture = {PLOT: plot.draw(release).encode()} if release.published else {}
-    page = card.render(release, original, PLOT if picture else None, steps.source.licences)
+    page = card.render(release, original, PLOT if picture else None, licences)
     return {CARD: page.encode(), LOG: log, **picture}
 
 
-def _entry(name: str, content: Content) -> FileEntry:
-    assert isinstance(content, bytes), "files on disk come with their entry"
+def _entry(name: str, content: bytes) -> FileEntry:
     return FileEntry(name=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())

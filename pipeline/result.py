@@ -255,6 +255,17 @@ class Provenance(Record):
     """Digest of the reference logits: two results with the same one were measured in the same way."""
 
 
+class Withdrawal(Record):
+    """A file that was published and taken back. It stays on the card."""
+
+    quant: str
+    artifact: str
+    """Digest of the quant: made of other inputs it is another file, which may be published."""
+    reason: str
+    date: str
+    """Of the day, YYYY-MM-DD in UTC."""
+
+
 class Release(Record):
     """`release.json`: what one commit on one target holds and why."""
 
@@ -271,6 +282,9 @@ class Release(Record):
     """Published and withheld alike, in the order of the matrix."""
     files: tuple[FileEntry, ...]
     """Every file of the release but release.json itself."""
+    missing: tuple[str, ...] = ()
+    """Quants of the matrix that this release goes without, since their jobs came to no result."""
+    withdrawn: tuple[Withdrawal, ...] = ()
 
     @field_serializer("results")
     def _without_provenance(self, results: tuple[Result, ...]) -> list[dict[str, Any]]:
@@ -293,3 +307,13 @@ class Release(Record):
     @property
     def withheld(self) -> tuple[Result, ...]:
         return tuple(r for r in self.results if r.withheld)
+
+    @property
+    def gone(self) -> tuple[Withdrawal, ...]:
+        """What was withdrawn and is not there again."""
+        there = {result.quant for result in self.results}
+        return tuple({w.quant: w for w in self.withdrawn if w.quant not in there}.values())
+
+    def withdrawal(self, quant: str, artifact: str) -> Withdrawal | None:
+        """Return why this very file is not to be published, None where nothing speaks against it."""
+        return next((w for w in self.withdrawn if (w.quant, w.artifact) == (quant, artifact)), None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,7 +20,7 @@ from pipeline.store import digest_of
 from pipeline.toolchain import LlamaSource, Toolchain, architectures, has_cuda
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.job import Steps
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
     from pipeline.matrix.model import Model
     from pipeline.publish import Target
     from pipeline.publish.change import Change
-    from pipeline.result import Recipe
+    from pipeline.result import Recipe, Release, Withdrawal
     from pipeline.store import Store
+
+
+One = TypeVar("One")
+Other = TypeVar("Other")
 
 
 @dataclass(frozen=True)
@@ -44,22 +50,37 @@ def toolchain_of(matrix: Matrix, *, cuda: bool | None = None) -> Toolchain:
     return Toolchain(LlamaSource(matrix.llama_cpp), has_cuda() if cuda is None else cuda)
 
 
-def look(models: Sequence[Model], toolchain: Toolchain, matrix_file: Path) -> list[Steps]:
-    """Look at every model, without any work.
+def look(
+    models: Sequence[Model], toolchain: Toolchain, matrix_file: Path, *, from_outside: bool = False
+) -> list[Steps]:
+    """Look at every model, without any work; `from_outside` as in `source.look`.
 
     Raises one error for all models that cannot be made, a line each, at their place in the matrix: `BadInputError`,
     or `HubError` where nothing worse is wrong than that the Hub was not to be reached.
     """
     works, failures = [], []
-    for model in models:
-        try:
-            works.append(job.Steps(model, source.look(model), toolchain))
-        except (BadInputError, HubError) as error:
-            failures.append((f"{matrix_file}:{model.line}:{model.column}: {error}", type(error)))
+    for model, seen in zip(models, _at_once(partial(_look, from_outside=from_outside), models), strict=True):
+        if isinstance(seen, source.Source):
+            works.append(job.Steps(model, seen, toolchain))
+        else:
+            failures.append((f"{matrix_file}:{model.line}:{model.column}: {seen}", type(seen)))
     if failures:
         worst: type[PipelineError] = BadInputError if any(t is BadInputError for _, t in failures) else HubError
         raise worst("\n".join(message for message, _ in failures))
     return works
+
+
+def _look(model: Model, *, from_outside: bool) -> source.Source | PipelineError:
+    try:
+        return source.look(model, from_outside=from_outside)
+    except (BadInputError, HubError) as error:
+        return error
+
+
+def _at_once(ask: Callable[[One], Other], many: Sequence[One]) -> list[Other]:
+    """Ask for several at once, since most of the time is spent waiting for the Hub; the answers in their order."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(ask, many))
 
 
 def refuse_early(
@@ -88,6 +109,11 @@ def planned(steps: Steps, recipes: Sequence[Recipe]) -> Planned:
     return Planned(steps.model.repo, release.release_id(steps), steps.model.private, files)
 
 
+def states(shop: Workshop, works: Sequence[Steps]) -> dict[str, State]:
+    """Gather what a plan wants to know of the models, by source."""
+    return dict(zip([s.source.id for s in works], _at_once(partial(state, shop), works), strict=True))
+
+
 def state(shop: Workshop, steps: Steps) -> State:
     """Gather what a plan wants to know of a model."""
     shared = job.missing(shop.store, steps.preparation)
@@ -97,23 +123,35 @@ def state(shop: Workshop, steps: Steps) -> State:
         release_id=release.release_id(steps),
         artifacts={r.name: digest_of(steps.quant(r)) for r in recipes},
         missing={r.name: shared + job.missing(shop.store, steps.job(r)) for r in recipes},
-        last=shop.target.last(steps.model.repo),
+        last=(last := shop.target.last(steps.model.repo)),
+        valid=release.still_valid(steps, last),
     )
 
 
 def run_model(shop: Workshop, steps: Steps, wanted: Sequence[Recipe]) -> list[Result]:
     """Run the wanted jobs of one model and release what it has; return the results in the matrix's order.
 
-    Quants of the matrix that are not wanted now but whole in the store go into the release as well, so that a run
-    of one quant never takes the others from a release.
+    Quants of the matrix that are not wanted now but whole in the store, or unchanged in the last release, go into the
+    release as well, so that a run of one quant never takes the others from a release. What was withdrawn stays so.
 
-    Raises `BadInputError` where the last release has a quant that is neither wanted nor in the store.
+    Raises `BadInputError` where the last release has a quant that is neither wanted nor to be had.
     """
     model, store = steps.model, shop.store
-    ready = [r for r in model.recipes if r not in wanted and not job.missing(store, steps.job(r))]
     last = shop.target.last(model.repo)
+    withdrawn = withdrawals(steps, last)
+    for gone in withdrawn.values():
+        store.display.say(
+            f"{model.job(gone.quant)} was withdrawn on {gone.date} ({gone.reason}), so it is not made;"
+            f" `python -m pipeline withdraw {model.job(gone.quant)} --lift` ends that."
+        )
+    valid = release.still_valid(steps, last)
+    ready = [r for r in model.recipes if not job.missing(store, steps.preparation + steps.job(r))]
+    # What the store has lost and the target has not need not be made again.
+    released = [q for q, r in valid.items() if r.withheld or shop.target.holds(model.repo, r.files)]
+    wanted = [r for r in wanted if r.name not in withdrawn and (r in ready or r.name not in released)]
+    ready = [r for r in ready if r not in wanted and r.name not in withdrawn]
     if last is not None:
-        held = {r.name for r in [*wanted, *ready]}
+        held = {r.name for r in [*wanted, *ready]} | set(valid)
         if lost := [
             r.name for r in model.recipes if r.name not in held and r.name in {q.quant for q in last.published}
         ]:
@@ -121,15 +159,31 @@ def run_model(shop: Workshop, steps: Steps, wanted: Sequence[Recipe]) -> list[Re
                 f"{model.repo} has {', '.join(lost)}, made from other inputs or no longer in the store, and this run"
                 " would drop them. Run it without --only, or take them out of matrix.yml."
             )
-    provenance = job.prepare(store, steps)
-    results = []
+    results: list[Result] = []
     for recipe in model.recipes:
         if recipe in wanted or recipe in ready:
+            provenance = job.prepare(store, steps)
             results.append(save(shop.results, job.run(store, steps, recipe, provenance)))
             if last is None or not set(results[-1].files) <= set(last.files):
                 stage(shop, steps, results[-1])
-    publish(shop, steps, results)
+    made = {result.quant: result for result in results}
+    publish(shop, steps, _in_order(steps, last, valid | made))
     return results
+
+
+def withdrawals(steps: Steps, last: Release | None) -> dict[str, Withdrawal]:
+    """Return, by quant, what was taken back and is not to be published again as it was."""
+    found = {r.name: last.withdrawal(r.name, digest_of(steps.quant(r))) for r in steps.model.recipes} if last else {}
+    return {quant: gone for quant, gone in found.items() if gone}
+
+
+def _in_order(steps: Steps, last: Release | None, results: Mapping[str, Result]) -> list[Result]:
+    """Put results of now and of the last release into the matrix's order, under one provenance: that of now."""
+    found = [results[recipe.name] for recipe in steps.model.recipes if recipe.name in results]
+    shared = [r.provenance for r in found if last is None or r.provenance != last.provenance]
+    if last is not None and not shared:
+        shared = [release.provenance_of(steps, last)]
+    return [result.model_copy(update={"provenance": shared[0]}) for result in found]
 
 
 def stage(shop: Workshop, steps: Steps, result: Result) -> None:
@@ -151,12 +205,34 @@ def stage(shop: Workshop, steps: Steps, result: Result) -> None:
     shop.target.stage(steps.model.repo, release.release_id(steps), [(file, places[file.name]) for file in files])
 
 
-def change(shop: Workshop, steps: Steps, results: Sequence[Result]) -> Change:
+def gather(shop: Workshop, steps: Steps, *, partial: bool) -> tuple[list[Result], list[str]]:
+    """Return what a release is made of, in the matrix's order, and the quants that came to no result.
+
+    A quant without a result in the results' directory is taken from the last release where it still holds; what was
+    withdrawn is left out. `partial`: with quants that are to be had nowhere, the release does without.
+
+    Raises `BadInputError` for those otherwise, and as `results_of` does.
+    """
+    model, last = steps.model, shop.target.last(steps.model.repo)
+    valid, withdrawn = release.still_valid(steps, last), withdrawals(steps, last)
+    wanted = [recipe for recipe in model.recipes if recipe.name not in withdrawn]
+    here = [r for r in wanted if result_path(shop.results, model.job(r.name)).exists()]
+    missing = [r for r in wanted if r not in here and r.name not in valid]
+    fresh = results_of(shop.results, steps, here if partial else [*here, *missing])
+    results = _in_order(steps, last, valid | {result.quant: result for result in fresh})
+    if not results and wanted:
+        raise BadInputError(
+            f"No job of {model.source} came to a result, so there is nothing to release. Run them again."
+        )
+    return results, [recipe.name for recipe in missing]
+
+
+def change(shop: Workshop, steps: Steps, results: Sequence[Result], missing: Sequence[str] = ()) -> Change:
     """Say what `publish` would do."""
-    return shop.target.change(release.assemble(shop.store, steps, results))
+    return shop.target.change(release.assemble(shop.store, steps, results, shop.target.last(steps.model.repo), missing))
 
 
-def publish(shop: Workshop, steps: Steps, results: Sequence[Result]) -> None:
+def publish(shop: Workshop, steps: Steps, results: Sequence[Result], missing: Sequence[str] = ()) -> None:
     """Release what passed; with nothing that passed, leave the target as it is."""
     display = shop.store.display
     for result in results:
@@ -167,7 +243,8 @@ def publish(shop: Workshop, steps: Steps, results: Sequence[Result]) -> None:
     if all(result.withheld for result in results):
         display.say(f"{steps.model.repo}: nothing passed, so nothing is released.")
         return
-    done = shop.target.publish(release.assemble(shop.store, steps, results))
+    last = shop.target.last(steps.model.repo)
+    done = shop.target.publish(release.assemble(shop.store, steps, results, last, missing))
     for name in done.edited:
         display.say(f"warning: {name} in {done.place} was changed by hand since the last release; it is put right.")
     display.say(f"{steps.model.repo}: {done.place}{', as it was' if done.empty else ''}")

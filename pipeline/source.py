@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import safetensors
-from pipeline.errors import BadInputError, HubError
+from pipeline.errors import BadInputError, GatedError, HubError
 from pipeline.result import FileEntry
-from pipeline.store import Step, canonical, digest_of, file_sha256
+from pipeline.store import Step, canonical, file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +63,13 @@ class Source:
     """Every file that is used. On the Hub the small ones have no sha256 (empty): the revision fixes them."""
     weights: tuple[str, ...]
     config: dict[str, Any]
+    """Empty, as are `weights` and `card`, for a gated model that was looked at from outside."""
+    card: str
+    """What the converter reads of the card; see `essence`."""
+    contents: dict[str, str]
+    """Names to what tells their contents from others: sha256, on the Hub git's blob id for the small ones."""
+    gated: str | bool
+    """On the Hub: False, or `auto` or `manual` for how access is granted."""
 
     @property
     def name(self) -> str:
@@ -90,15 +97,32 @@ class Source:
         return int(text.get("vocab_size") or self.config.get("vocab_size") or 0)
 
     @property
+    def converted(self) -> list[FileEntry]:
+        """The files that the converter is given, beside the card."""
+        return [f for f in self.files if not _is_paper(f.name)]
+
+    @property
     def licences(self) -> list[str]:
         return sorted(f.name for f in self.files if LICENCE.fullmatch(f.name))
 
     @cached_property
     def digest(self) -> str:
-        """What the source's bytes are known by to every later step."""
-        if self.path is None:
-            return digest_of(Snapshot(self))
-        return hashlib.sha256(canonical([self.id, {f.name: f.sha256 for f in self.files}])).hexdigest()
+        """What decides the bytes of everything that is made of the source, and is known of a gated one, too.
+
+        A commit that changes licence files or the prose of the card alone leaves it as it is.
+        """
+        card = self.contents.get(CARD) if self.gated else self.card
+        return hashlib.sha256(canonical([self.id, self.materials, card])).hexdigest()
+
+    @property
+    def materials(self) -> dict[str, str]:
+        """The contents of all that is converted; of weights all that there are, since a closed index names none."""
+        return {name: content for name, content in self.contents.items() if not _is_paper(name)}
+
+    @property
+    def papers(self) -> dict[str, str]:
+        """The contents of the card and the licence files."""
+        return {name: content for name, content in self.contents.items() if _is_paper(name)}
 
     def open(self, store: Store) -> Path:
         """Return the directory with the files, downloading them where that is still to be done."""
@@ -107,7 +131,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Snapshot(Step):
-    """A source on the Hub, downloaded at its revision."""
+    """What of a source on the Hub is converted, downloaded at its revision."""
 
     source: Source
     kind: ClassVar[str] = "source"
@@ -118,14 +142,10 @@ class Snapshot(Step):
         return f"{self.source.id}: download"
 
     def inputs(self) -> dict[str, Any]:
-        return {
-            "source": self.source.id,
-            "revision": self.source.revision,
-            "files": sorted(f.name for f in self.source.files),
-        }
+        return {"source": self.source.id, "files": self.source.materials}
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
-        _download(self.source, self.source.files, room, task)
+        _download(self.source, self.source.converted, room, task)
 
 
 @dataclass(frozen=True)
@@ -140,7 +160,7 @@ class Papers(Step):
         return f"{self.source.id}: card and licence"
 
     def inputs(self) -> dict[str, Any]:
-        return {"source": self.source.digest, "files": [file.name for file in self._files]}
+        return {"source": self.source.id, "files": self.source.papers}
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
         if self.source.path is None:
@@ -151,19 +171,19 @@ class Papers(Step):
 
     @property
     def _files(self) -> list[FileEntry]:
-        return [f for f in self.source.files if f.name == CARD or LICENCE.fullmatch(f.name)]
+        return [f for f in self.source.files if _is_paper(f.name)]
 
 
 def _download(source: Source, files: Sequence[FileEntry], room: Path, task: Task) -> None:
     """Download files of a source at its revision, and hold them against what the Hub lists."""
-    from pipeline.hub import api, ask
+    from pipeline.hub import ask, reader
     from pipeline.hub.progress import bar
 
     arrived = _Arrived(task, sum(file.size for file in files))
     for file in files:
         arrived.begin(file)
         where = {"revision": source.revision, "local_dir": room, "tqdm_class": bar(arrived.more)}
-        ask(source.id, partial(api().hf_hub_download, source.id, file.name, **where), source.revision)
+        ask(source.id, partial(reader().hf_hub_download, source.id, file.name, **where), source.revision)
         path = room / file.name
         if path.stat().st_size != file.size or (file.sha256 and file_sha256(path) != file.sha256):
             path.unlink()
@@ -195,13 +215,16 @@ class _Arrived:
         self._task.advance((self._before + self._now) / self._total, self._file.name)
 
 
-def look(model: Model) -> Source:
+def look(model: Model, *, from_outside: bool = False) -> Source:
     """Look at a model without touching its weights: from its directory, else from the Hub.
 
-    Raises `BadInputError` where it cannot be quantized (pickles only, shards or tokenizer missing, gated, not there)
-    and `HubError` where the Hub cannot be reached.
+    `from_outside`: a gated model of which nothing but the list of its files can be read will do, for a plan that is
+    made where no token is.
+
+    Raises `BadInputError` where it cannot be quantized (pickles only, shards or tokenizer missing, not there),
+    `GatedError` where it may not be read and `HubError` where the Hub cannot be reached.
     """
-    source = _look_at_directory(model, model.path) if model.path else _look_at_hub(model)
+    source = _look_at_directory(model, model.path) if model.path else _look_at_hub(model, from_outside=from_outside)
     check_tokenizer(source)
     return source
 
@@ -237,17 +260,18 @@ def _look_at_directory(model: Model, path: Path) -> Source:
                 raise BadInputError(
                     f"{where}: the index puts {tensor} into {shard}, which does not hold it. Download both again."
                 )
+    contents = {name: file_sha256(path / name) for name in _deciding(names)}
     files = tuple(
-        FileEntry(name=name, size=(path / name).stat().st_size, sha256=file_sha256(path / name))
-        for name in _used(names, weights)
+        FileEntry(name=name, size=(path / name).stat().st_size, sha256=contents[name]) for name in _used(names, weights)
     )
-    return Source(model.source, model.revision, path, files, tuple(weights), config)
+    card = essence(path / CARD) if CARD in names else ""
+    return Source(model.source, model.revision, path, files, tuple(weights), config, card, contents, gated=False)
 
 
-def _look_at_hub(model: Model) -> Source:
-    from pipeline.hub import api, ask
+def _look_at_hub(model: Model, *, from_outside: bool) -> Source:
+    from pipeline.hub import ask, reader
 
-    hub = api()
+    hub = reader()
     look_up = partial(hub.model_info, model.source, revision=model.revision, files_metadata=True)
     info = ask(model.source, look_up, model.revision)
     revision = str(info.sha)
@@ -255,25 +279,56 @@ def _look_at_hub(model: Model) -> Source:
     where = f"{model.source} at {revision[:12]}"
     if "config.json" not in listed:
         raise BadInputError(f"{where} has no config.json, so its architecture is unknown. Is it a model repo?")
+    sums = {name: lfs.sha256 if (lfs := listed[name].lfs) else "" for name in listed}
+    contents = {name: sums[name] or str(listed[name].blob_id) for name in _deciding(set(listed))}
     with tempfile.TemporaryDirectory() as scratch:
 
         def fetch(name: str) -> Path:
             download = partial(hub.hf_hub_download, model.source, name, revision=revision, local_dir=scratch)
             return Path(ask(model.source, download, revision))
 
-        config = _config(fetch("config.json"), where)
-        index = _json(fetch(safetensors.INDEX), where) if safetensors.INDEX in listed else None
-    weights = safetensors.weight_files(set(listed), index, where)
+        try:
+            config = _config(fetch("config.json"), where)
+            index = _json(fetch(safetensors.INDEX), where) if safetensors.INDEX in listed else None
+            card = essence(fetch(CARD)) if CARD in listed else ""
+        except GatedError:
+            if not from_outside or not info.gated:
+                raise
+            config, index, card, weights = {}, None, "", []
+        else:
+            weights = safetensors.weight_files(set(listed), index, where)
     files = tuple(
-        FileEntry(name=name, size=listed[name].size or 0, sha256=lfs.sha256 if (lfs := listed[name].lfs) else "")
-        for name in _used(set(listed), weights)
+        FileEntry(name=name, size=listed[name].size or 0, sha256=sums[name]) for name in _used(set(listed), weights)
     )
-    return Source(model.source, revision, None, files, tuple(weights), config)
+    return Source(model.source, revision, None, files, tuple(weights), config, card, contents, info.gated or False)
+
+
+def essence(card: Path) -> str:
+    """Return what llama.cpp's converter reads of a card: the front matter, and the headings.
+
+    It takes the front matter's values into the GGUF, and knows some models by a heading (conversion/qwen.py). The
+    prose is left out, so that a change of it changes no file.
+    """
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
+    end = lines.index("---", 1) if lines[:1] == ["---"] and "---" in lines[1:] else 0
+    kept = [*lines[: end + 1], *(line for line in lines[end + 1 :] if line.startswith("#"))]
+    return "\n".join(kept) + "\n"
 
 
 def _used(names: set[str], weights: list[str]) -> list[str]:
     index = [safetensors.INDEX] if safetensors.INDEX in names else []
     return sorted({*weights, *index, *(n for n in names if _is_companion(n))})
+
+
+def _deciding(names: set[str]) -> list[str]:
+    """Return the files that a source is known by: those that are used, and any other weights beside them."""
+    return sorted(
+        n for n in names if _is_companion(n) or (n.endswith((".safetensors", safetensors.INDEX)) and "/" not in n)
+    )
+
+
+def _is_paper(name: str) -> bool:
+    return name == CARD or bool(LICENCE.fullmatch(name))
 
 
 def _is_companion(name: str) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import matrix, plan, report
 from pipeline.errors import BadInputError
+from pipeline.result import Withdrawal
 
 MATRIX = """\
 version: 1
@@ -28,9 +29,10 @@ def load(text: str = MATRIX) -> matrix.Matrix:
     return matrix.parse(text.encode(), "matrix.yml", Path("/nowhere"))
 
 
-def state(missing=(), release_id="aaaa", artifacts=None, last=None, quants=("Q8_0", "Q4_K_M", "IQ4_XS")):
+def state(missing=(), release_id="aaaa", artifacts=None, last=None, valid=(), quants=("Q8_0", "Q4_K_M", "IQ4_XS")):
     missing = dict.fromkeys(quants, ()) | dict(missing)
-    return plan.State("f" * 40, release_id, artifacts or dict.fromkeys(quants, "new"), missing, last)
+    artifacts = artifacts or dict.fromkeys(quants, "new")
+    return plan.State("f" * 40, release_id, artifacts, missing, last, {r.quant: r for r in valid})
 
 
 def planned(selections, states):
@@ -57,9 +59,38 @@ def test_what_is_there_is_not_made_again():
     assert one() == ("reuse", "the store has all of it")
     assert one(missing={"Q8_0": ["quality", "speed"]}) == ("run", "quantized; quality, speed still to do")
     assert one(missing=gone) == ("run", "not made yet")
-    assert one(missing=gone, last=release, release_id=release.id)[0] == "published"
+    assert one(missing=gone, last=release, valid=release.results) == ("published", f"release {release.id} has it")
     assert one(missing=gone, last=release)[1] == "made from other inputs than the last release's"
-    assert one(missing=gone, last=release, artifacts=old)[1] == "in the last release, and the store no longer has it"
+    assert one(missing=gone, last=release, artifacts=old)[1] == "in the last release, but measured or named otherwise"
+    lost = release.model_copy(update={"results": (), "missing": ("Q8_0",)})
+    assert one(missing=gone, last=lost) == ("run", f"its job came to no result for release {release.id}")
+    withheld = factories.release(quants=[], withheld=["Q8_0"])
+    assert one(missing=gone, last=withheld, valid=withheld.results)[0] == "withheld"
+
+
+def test_force_runs_what_is_published_and_nothing_that_was_withdrawn():
+    release = factories.release(quants=["Q8_0"])
+    gone = Withdrawal(quant="Q4_K_M", artifact="new", reason="Answers in loops", date="2026-11-25")
+    known = state({"Q8_0": ALL_STEPS}, last=release.model_copy(update={"withdrawn": (gone,)}), valid=release.results)
+    selections = plan.select(load(), ["google/gemma-2b"])
+    made = plan.plan(selections, {"google/gemma-2b": known}, force=True)
+    assert [(job.action, job.reason) for job in made.models[0].jobs] == [
+        ("run", "forced"),
+        ("withdrawn", "on 2026-11-25: Answers in loops"),
+    ]
+
+
+def test_a_release_is_due_for_a_changed_card_alone():
+    release = factories.release(quants=["Q8_0", "Q4_K_M"])
+    selections = plan.select(load(), ["google/gemma-2b"])
+
+    def due(release_id):
+        known = state(last=release, valid=release.results, release_id=release_id)
+        return plan.plan(selections, {"google/gemma-2b": known}).models[0]
+
+    assert not due(release.id).due
+    assert due("bbbb").due
+    assert due("bbbb").to_do == ()
 
 
 def test_nothing_to_do_says_so():

@@ -104,7 +104,6 @@ class TestHub:
         looked = source.look(model())
         path = looked.open(store)
         assert sorted(p.name for p in path.iterdir()) == [
-            "LICENSE",
             "artifact.json",
             "config.json",
             "model.safetensors",

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from pipeline import units
 from pipeline.card import ladder, sections, tables
-from pipeline.card.markdown import closing, fence, inline, plain
+from pipeline.card.markdown import closing, code, fence, inline, plain
 from pipeline.card.notice import notice
 from pipeline.card.original import LONGEST_TEXT, SourceCard, dump
 from pipeline.template import fill
@@ -62,6 +62,8 @@ def render(
         passed=sections.passed(release),
         warnings=sections.warnings(release),
         withheld=sections.withheld(release),
+        missing=[code(quant) for quant in release.missing],
+        withdrawn=sections.withdrawn(release),
         origin=sections.origin(release),
         recipes=sections.recipes(release),
         original=None if source_card is None else plain(source.text),
@@ -90,6 +92,7 @@ def render_footer(release: Release, source_card: str | None) -> str:
         front_matter=front_matter,
         body=_line(fence(body, "markdown") if end is None else body + end),
         base=sections.base(release),
+        withdrawn=sections.withdrawn(release),
         project=PROJECT,
         cut=source.cut,
         limit=f"{LONGEST_TEXT:,}",

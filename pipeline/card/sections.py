@@ -38,11 +38,15 @@ def _link(name: str) -> str:
 
 
 def verdict(release: Release) -> str:
-    count = f"{len(release.published)} of {len(release.results)} quants published"
-    if not release.withheld:
-        return f"**{count}.**"
-    why = "; ".join(f"{r.quant} ({inline(r.failures[0].check)})" for r in release.withheld)
-    return f"**{count}, {len(release.withheld)} withheld:** {why}."
+    gone = release.gone
+    total = len(release.results) + len(release.missing) + len(gone)
+    said = [f"{len(release.published)} of {total} quants published"]
+    why = [f"{r.quant} ({inline(r.failures[0].check)})" for r in release.withheld]
+    for quants, what in ((release.withheld, "withheld"), (release.missing, "missing"), (gone, "withdrawn")):
+        said += [f"{len(quants)} {what}"] if quants else []
+    why += [f"{quant} (its job came to no result)" for quant in release.missing]
+    why += [f"{w.quant} (withdrawn: {inline(w.reason)})" for w in gone]
+    return f"**{', '.join(said)}:** {'; '.join(why)}." if why else f"**{said[0]}.**"
 
 
 def licence(source: SourceCard, files: Sequence[str]) -> str:
@@ -151,6 +155,16 @@ def withheld(release: Release) -> list[str]:
         f"{code(result.quant)} ({units.size(result.file.size)}), {inline(verdict.check)}: {_sentences(verdict)}"
         for result in release.withheld
         for verdict in result.failures
+    ]
+
+
+def withdrawn(release: Release) -> list[str]:
+    """What was taken back, and why; a file of the same name that is there again is another one."""
+    there = {result.quant for result in release.published}
+    return [
+        f"{code(w.quant)}, on {inline(w.date)}: {inline(w.reason).rstrip('.')}."
+        + (" The file of that name that is here now is another one, made since." if w.quant in there else "")
+        for w in release.withdrawn
     ]
 
 

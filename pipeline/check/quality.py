@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pipeline.matrix.model import Gates
     from pipeline.result import Quality
 
+CHECKS = ("mean KLD", "same top")
 ADVICE = "Use a larger type, or change the gate in matrix.yml."
 
 
@@ -27,11 +28,11 @@ def gates(quality: Quality, limits: Gates) -> list[Verdict]:
     if limits.max_mean_kld is not None:
         within = quality.mean_kld.value <= limits.max_mean_kld
         seen = f"mean KL divergence {quality.mean_kld.value:.4f}, at most {limits.max_mean_kld} allowed"
-        verdicts.append(_verdict("mean KLD", seen, within=within))
+        verdicts.append(_verdict(CHECKS[0], seen, within=within))
     if limits.min_same_top is not None:
         within = quality.same_top.value >= limits.min_same_top
         seen = f"same top token {quality.same_top.value:.1f} %, at least {limits.min_same_top} % wanted"
-        verdicts.append(_verdict("same top", seen, within=within))
+        verdicts.append(_verdict(CHECKS[1], seen, within=within))
     return verdicts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -25,6 +26,16 @@ def api() -> HfApi:
     It asks for the token anew at each call, since that of a trusted publisher lives for an hour.
     """
     return HfApi(library_name="llm-quantizer")
+
+
+def reader() -> HfApi:
+    """Return a client for reading sources: with the token in HF_READ_TOKEN, where there is one.
+
+    So a run needs no right to write before it publishes, and a trusted publisher, whose token is good for one repo
+    alone, reads what is public without any.
+    """
+    token = os.environ.get("HF_READ_TOKEN") or (False if os.environ.get("HF_OIDC_RESOURCE") else None)
+    return HfApi(library_name="llm-quantizer", token=token)
 
 
 def asked_wait(headers: Mapping[str, str]) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx2
 from huggingface_hub import errors
 
-from pipeline.errors import BadInputError, HubError
+from pipeline.errors import BadInputError, GatedError, HubError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def sentences(repo: str, revision: str | None = None) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:  # before RepositoryNotFoundError, which it derives from
-        raise HubError(
+        raise GatedError(
             f"{repo} is gated: accept its terms on its page on the Hub with the account whose token is in HF_TOKEN"
             " (or log in with `hf auth login`), then run again."
         ) from error

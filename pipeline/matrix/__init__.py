@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline import recipe
 from pipeline.errors import BadInputError
@@ -37,6 +37,7 @@ from pipeline.matrix.model import (
 from pipeline.matrix.spelling import meant, size_in_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pipeline.matrix.located import Document, Loc
@@ -64,8 +65,11 @@ MAX_NAME: Final = 96 - len("-GGUF")
 """Length of a model's name: with the suffix of its release it must be a name of the Hub."""
 
 
-def load(path: Path) -> Matrix:
-    """Read a matrix file. BadInputError names every problem in it, one a line, with line and column."""
+def load(path: Path, unlisted: Sequence[Mapping[str, Any]] = ()) -> Matrix:
+    """Read a matrix file. BadInputError names every problem in it, one a line, with line and column.
+
+    `unlisted` are models, as the file would have them, that are taken as if they stood in it.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -73,12 +77,14 @@ def load(path: Path) -> Matrix:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadInputError(f"{path}: the file cannot be read: {reason}") from error
-    return parse(data, str(path), path.resolve().parent)
+    return parse(data, str(path), path.resolve().parent, unlisted)
 
 
-def parse(data: bytes, name: str, folder: Path) -> Matrix:
+def parse(data: bytes, name: str, folder: Path, unlisted: Sequence[Mapping[str, Any]] = ()) -> Matrix:
     """Read a matrix that may stand elsewhere, in a git commit say; `folder`: what its paths start from."""
     document = located.parse(data)
+    if unlisted and isinstance(document.value, dict) and isinstance(document.value.get("models"), list):
+        document.value["models"] += map(dict, unlisted)
     problems = document.problems
     if document.value is None:
         raise _all_of(problems, name)

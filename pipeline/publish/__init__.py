@@ -35,6 +35,9 @@ class Target(Protocol):
     def last(self, repo: str) -> Release | None:
         """Return what the last release of `repo` says of itself, None where there is none."""
 
+    def holds(self, repo: str, files: Sequence[FileEntry]) -> bool:
+        """Whether these large files are there, byte for byte."""
+
     def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
         """Bring finished files near, for a release that may be made on another machine."""
 

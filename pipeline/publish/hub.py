@@ -59,6 +59,10 @@ class Hub:
     def last(self, repo: str) -> Release | None:
         return ask(repo, lambda: remote.look(repo).release())
 
+    def holds(self, repo: str, files: Sequence[FileEntry]) -> bool:
+        main = ask(repo, lambda: remote.look(repo))
+        return all(main.holds(file) for file in files)
+
     def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
         branch = STAGING + release_id
         main, staged = ask(repo, lambda: (remote.look(repo), remote.look(repo, branch)))
