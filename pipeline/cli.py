@@ -164,7 +164,7 @@ def job_command(
     job_ids: Sequence[str], matrix_file: Path, store_root: Path | None, results: Path, cuda: bool | None
 ) -> None:
     """Make, check and measure a quant, and leave its result as JSON; several one after the other."""
-    from pipeline import job, run
+    from pipeline import actions, job, run
 
     store = _store(store_root)
     made: list[Result] = []
@@ -177,6 +177,8 @@ def job_command(
                 made.append(run.save(results, job.run(store, steps, recipe, job.prepare(store, steps))))
             except errors.PipelineError as error:
                 failed.append(error)
+    if os.environ.get("GITHUB_OUTPUT"):
+        actions.outputs({"passed": " ".join(result.job for result in made if not result.withheld)})
     _finish(made, withheld=not failed and any(result.withheld for result in made))
     if failed:
         raise type(failed[0])("\n".join(map(str, failed)))
