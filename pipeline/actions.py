@@ -1,10 +1,11 @@
-"""What GitHub Actions wants of a job: its summary, its outputs, and its annotations."""
+"""What GitHub Actions wants of a job: its summary with links to the run, its outputs, and its annotations."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,20 @@ SUMMARY_BYTES = 1 << 20
 OUTPUT_BYTES = 1 << 20
 LOCATED = re.compile(r"(?P<file>[^\s:]+):(?P<line>\d+):(?P<column>\d+): (?P<text>.*)")
 CUT = "\n\n*The summary is cut here: GitHub shows 1 MiB a step.*\n"
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where the run is that this process is part of; outside of Actions, nowhere."""
+
+    run: str = ""
+    """Address of the run, with its log and its jobs."""
+
+    @classmethod
+    def here(cls) -> Links:
+        names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+        server, repository, run = (os.environ.get(name, "") for name in names)
+        return cls(f"{server}/{repository}/actions/runs/{run}" if server and repository and run else "")
 
 
 def capped(text: str) -> str:

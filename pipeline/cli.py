@@ -142,13 +142,14 @@ def build(matrix_file: Path, store_root: Path | None, cuda: bool | None) -> None
 @click.argument("model")
 @matrix_option
 @store_option
+@results_option
 @cuda_option
-def prepare(model: str, matrix_file: Path, store_root: Path | None, cuda: bool | None) -> None:
+def prepare(model: str, matrix_file: Path, store_root: Path | None, results: Path, cuda: bool | None) -> None:
     """Run all that the quants of MODEL share: download, convert, imatrix, reference logits."""
-    from pipeline import job, run
+    from pipeline import job, records, run
 
     store = _store(store_root)
-    with store.in_use():
+    with records.failing(results, "prepare", model), store.in_use():
         for steps in _works(matrix_file, [_model(model)], cuda)[1]:
             run.refuse_early(store, [(steps, ())], matrix_file, None)
             job.prepare(store, steps)
@@ -164,7 +165,7 @@ def job_command(
     job_ids: Sequence[str], matrix_file: Path, store_root: Path | None, results: Path, cuda: bool | None
 ) -> None:
     """Make, check and measure a quant, and leave its result as JSON; several one after the other."""
-    from pipeline import actions, job, run
+    from pipeline import actions, job, records, run
 
     store = _store(store_root)
     made: list[Result] = []
@@ -172,9 +173,10 @@ def job_command(
     with store.in_use():
         for job_id in job_ids:
             try:
-                steps, recipe = _one_job(matrix_file, job_id, cuda)
-                run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
-                made.append(run.save(results, job.run(store, steps, recipe, job.prepare(store, steps))))
+                with records.failing(results, "job", job_id):
+                    steps, recipe = _one_job(matrix_file, job_id, cuda)
+                    run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
+                    made.append(records.save(results, job.run(store, steps, recipe, job.prepare(store, steps))))
             except errors.PipelineError as error:
                 failed.append(error)
     if os.environ.get("GITHUB_OUTPUT"):
@@ -200,18 +202,19 @@ def stage(
     cuda: bool | None,
 ) -> None:
     """Upload the file of a finished job, for a release that may be made on another machine; or of several."""
-    from pipeline import run
+    from pipeline import records, run
 
     shop = _workshop(store_root, results, publish_to)
     with shop.store.in_use():
         for job_id in job_ids:
-            steps, recipe = _one_job(matrix_file, job_id, cuda)
-            (result,) = run.results_of(results, steps, [recipe])
-            if result.withheld:
-                click.echo(f"{job_id} is withheld, so nothing of it is staged.", err=True)
-                continue
-            shop.target.check([run.planned(steps, [recipe])])
-            run.stage(shop, steps, result)
+            with records.failing(results, "stage", job_id):
+                steps, recipe = _one_job(matrix_file, job_id, cuda)
+                (result,) = run.results_of(results, steps, [recipe])
+                if result.withheld:
+                    click.echo(f"{job_id} is withheld, so nothing of it is staged.", err=True)
+                    continue
+                shop.target.check([run.planned(steps, [recipe])])
+                run.stage(shop, steps, result)
 
 
 @cli.command()
@@ -234,11 +237,11 @@ def release(
     cuda: bool | None,
 ) -> None:
     """Turn the results of MODEL into one release; what has none and is unchanged comes from the last one."""
-    from pipeline import report, run
+    from pipeline import records, report, run
 
     shop = _workshop(store_root, results, publish_to)
     released: list[Result] = []
-    with shop.store.in_use():
+    with records.failing(results, "release", model), shop.store.in_use():
         for steps in _works(matrix_file, [_model(model)], cuda)[1]:
             found, missing = run.gather(shop, steps, partial=partial)
             released += found
@@ -336,17 +339,35 @@ def run_command(
 
 
 @cli.command()
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What was to be done, from `plan --format json`.",
+)
 @results_option
-def summary(results: Path) -> None:
-    """Print the results as Markdown; in Actions, put them into the job's summary too."""
-    from pipeline import actions, report, run
+@click.option("--job", "job_id", metavar="MODEL:QUANT", help="The page of one job, not that of the run.")
+def summary(plan_file: Path | None, results: Path, job_id: str | None) -> None:
+    """Print what became of a run as a page of Markdown; in Actions, put it into the job's summary too.
 
-    found = run.load(sorted(results.glob("*.json")))
-    if not found:
-        raise errors.BadInputError(f"{results} holds no results. Name their directory with --results.")
-    text = report.summary(found)
-    click.echo(text)
-    actions.append_summary(text)
+    Below --results, downloaded artifacts may lie as they are.
+    """
+    from pipeline import actions, plan, records, summary
+
+    found, links = records.gather(results), actions.Links.here()
+    if job_id is not None:
+        pages = [summary.job_page(record, links) for record in found.of(job_id)]
+    elif plan_file or found.any:
+        made = plan.Plan.from_json(plan_file.read_bytes()) if plan_file else None
+        pages = [summary.run_page(made, found.results, found.failures, found.released, links)]
+    else:
+        pages = []
+    if not pages:
+        raise errors.BadInputError(
+            f"{results} holds no results{f' of {job_id}' if job_id else ''}. Name their directory with --results."
+        )
+    click.echo("\n".join(pages))
+    actions.append_summary("\n".join(pages))
 
 
 @cli.command()

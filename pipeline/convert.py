@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -73,6 +74,7 @@ class Reference(Step):
         shutil.rmtree(room / "layout")
 
 
+@cache
 def _transformers() -> str:
     """Return the version of the library that reads tokenizers for the converter: it decides bytes, too."""
     try:

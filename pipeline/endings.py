@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,27 +18,40 @@ if TYPE_CHECKING:
 LOCATED = re.compile(r"[^\s:]+:\d+:\d+: ")
 
 
+class Ending(NamedTuple):
+    exit_code: int
+    message: str
+
+
+def ending(error: BaseException) -> Ending | None:
+    """Say how a command ends that raised `error`; None for what is no failure of its own, and for a bug."""
+    match error:
+        case errors.PipelineError():
+            return Ending(error.exit_code, str(error))
+        case click.Abort() | KeyboardInterrupt():
+            return Ending(errors.INTERRUPTED, "Interrupted. What was finished is kept; run again to go on.")
+        case ModuleNotFoundError(name=str(name)) if not name.startswith("pipeline"):
+            return Ending(errors.ToolchainError.exit_code, errors.NOT_INSTALLED.format(name))
+    return None
+
+
 def guarded(command: Callable[[], Any]) -> int:
     """Run `command` and return the exit code of how it ended."""
     try:
         with errors.disk_errors(Path.cwd(), "writing"):
             code = command()
-    except errors.PipelineError as error:
+    except (errors.PipelineError, click.Abort, KeyboardInterrupt, ModuleNotFoundError) as error:
+        end = ending(error)
+        if end is None:
+            raise
         # A message with a place stands alone, so that editors and Actions find the place.
-        click.echo(str(error) if LOCATED.match(str(error)) else f"error: {error}", err=True)
-        actions.annotate(str(error))
-        return error.exit_code
+        alone = LOCATED.match(end.message) or end.exit_code == errors.INTERRUPTED
+        click.echo(end.message if alone else f"error: {end.message}", err=True)
+        actions.annotate(end.message)
+        return end.exit_code
     except click.ClickException as error:
         error.show()
         return errors.BadInputError.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. What was finished is kept; run again to go on.", err=True)
-        return errors.INTERRUPTED
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("pipeline"):
-            raise
-        click.echo(f"error: {errors.NOT_INSTALLED.format(error.name)}", err=True)
-        return errors.ToolchainError.exit_code
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except BrokenPipeError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -56,30 +57,34 @@ class Steps:
         """The download; not there for a source that is given by path."""
         return Snapshot(self.source)
 
-    @property
+    @cached_property
     def reference(self) -> Reference:
         return Reference(self.source, self.toolchain)
 
-    @property
+    @cached_property
     def calibration(self) -> Text:
         return Text("calibration", self.model.calibration)
 
-    @property
+    @cached_property
     def evaluation(self) -> Text:
         return Text("evaluation", self.model.evaluation)
 
-    @property
+    @cached_property
     def imatrix(self) -> Imatrix:
         model = self.model
         return Imatrix(self.reference, self.calibration, model.calibration_chunks, model.imatrix_format)
 
-    @property
+    @cached_property
     def logits(self) -> ReferenceLogits:
         model = self.model
         return ReferenceLogits(self.reference, self.evaluation, model.evaluation_chunks, model.prompt, model.max_tokens)
 
     def quant(self, recipe: Recipe) -> Quant:
-        return Quant(self.reference, self.imatrix, recipe)
+        return self._quants[recipe.name]
+
+    @cached_property
+    def _quants(self) -> dict[str, Quant]:
+        return {recipe.name: Quant(self.reference, self.imatrix, recipe) for recipe in self.model.recipes}
 
     def answered(self, recipe: Recipe) -> Answered:
         return Answered(self.quant(recipe), self.model.prompt, self.model.max_tokens)

@@ -60,7 +60,7 @@ store_option = click.option(
 )  # fmt: skip
 results_option = click.option(
     "--results", "results", type=click.Path(path_type=Path), default="results", show_default=True,
-    help="Where each job leaves its result as JSON.",
+    help="Where each command leaves what became of it, as JSON.",
 )  # fmt: skip
 publish_option = click.option(
     "--publish-to", "publish_to", metavar="DIR|hub", default="out", show_default=True,

@@ -1,4 +1,4 @@
-"""Plans and results for people: aligned text for a terminal, Markdown for a job's summary."""
+"""Plans and results for people: aligned text for a terminal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import difflib
 from typing import TYPE_CHECKING
 
 from pipeline import units
-from pipeline.card.markdown import inline
-from pipeline.template import fill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,15 +57,6 @@ def change(change: Change) -> str:
 def _harmless(line: str) -> str:
     """Leave out what a terminal would obey: part of a card is somebody else's text."""
     return "".join(c for c in line.replace(NO_BREAK, " ") if c.isprintable() or c == "\t")
-
-
-def summary(results: Sequence[Result]) -> str:
-    """Render results as Markdown, a table a model."""
-    models: dict[str, list[tuple[str, ...]]] = {}
-    for result in results:
-        *figures, state = _row(result)
-        models.setdefault(result.provenance.source, []).append((*figures, inline(state)))
-    return fill("summary.md.j2", models=models)
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
-
-from pydantic import ValidationError
 
 from pipeline import disk, job, release, source
 from pipeline.card.ladder import twins
 from pipeline.errors import BadInputError, HubError, PipelineError
 from pipeline.plan import State
 from pipeline.publish import Planned
-from pipeline.result import Result
+from pipeline.records import load, result_path, save, save_released
+from pipeline.result import Released
 from pipeline.store import digest_of
 from pipeline.toolchain import LlamaSource, Toolchain, architectures, has_cuda
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.job import Steps
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.matrix.model import Model
     from pipeline.publish import Target
     from pipeline.publish.change import Change
-    from pipeline.result import Recipe, Release, Withdrawal
+    from pipeline.result import Recipe, Release, Result, Withdrawal
     from pipeline.store import Store
 
 
@@ -244,43 +242,23 @@ def publish(shop: Workshop, steps: Steps, results: Sequence[Result], missing: Se
         display.say(f"{steps.model.repo}: nothing passed, so nothing is released.")
         return
     last = shop.target.last(steps.model.repo)
-    done = shop.target.publish(release.assemble(shop.store, steps, results, last, missing))
+    bundle = release.assemble(shop.store, steps, results, last, missing)
+    done = shop.target.publish(bundle)
     for name in done.edited:
         display.say(f"warning: {name} in {done.place} was changed by hand since the last release; it is put right.")
     display.say(f"{steps.model.repo}: {done.place}{', as it was' if done.empty else ''}")
-
-
-def result_path(directory: Path, job_id: str) -> Path:
-    owner, _, rest = job_id.partition("/")
-    name, _, quant = rest.partition(":")
-    return directory / f"{owner}--{name}--{quant}.json"
-
-
-def save(directory: Path, result: Result) -> Result:
-    """Write a result as its one JSON file, whole or not at all, and return it."""
-    path = result_path(directory, result.job)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInputError(f"{directory} cannot be made: {error.strerror}. Name another with --results.") from error
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
-    return result
-
-
-def load(paths: Iterable[Path]) -> list[Result]:
-    """Read result files.
-
-    Raises `BadInputError` for a file that is none.
-    """
-    results = []
-    for path in paths:
-        try:
-            results.append(Result.model_validate_json(path.read_bytes()))
-        except (OSError, ValidationError) as error:
-            raise BadInputError(f"{path} is no result of this version of the pipeline. Run its job again.") from error
-    return results
+    save_released(
+        shop.results,
+        Released(
+            source=steps.source.id,
+            repo=steps.model.repo,
+            release=bundle.release.id,
+            place=done.place,
+            published=tuple(result.quant for result in bundle.release.published),
+            changed=not done.empty,
+            uploaded=done.upload,
+        ),
+    )
 
 
 def results_of(directory: Path, steps: Steps, recipes: Sequence[Recipe]) -> list[Result]:

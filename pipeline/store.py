@@ -52,6 +52,11 @@ class Step(Protocol):
     def make(self, room: Path, store: Store, task: Task) -> None:
         """Write the artifact's files into `room`."""
 
+    @cached_property
+    def digest(self) -> str:
+        """The 64 hex digits that name the artifact."""
+        return hashlib.sha256(canonical({"kind": self.kind, "inputs": self.inputs()})).hexdigest()
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -85,7 +90,7 @@ def canonical(value: Any) -> bytes:
 
 def digest_of(step: Step) -> str:
     """Return the 64 hex digits that name the step's artifact."""
-    return hashlib.sha256(canonical({"kind": step.kind, "inputs": step.inputs()})).hexdigest()
+    return step.digest
 
 
 def file_sha256(path: Path) -> str:

@@ -63,3 +63,13 @@ def percent(value: float) -> str:
 def rate(value: float) -> str:
     """Tokens a second: three digits, or all before the point."""
     return significant(value) if value < 100 else f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, or the two largest units: 42 s, 3 min 20 s, 1 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{_GAP}s"
+    if whole < 3600:
+        return f"{whole // 60}{_GAP}min{_GAP}{whole % 60:02}{_GAP}s"
+    return f"{whole // 3600:,}{_GAP}h{_GAP}{whole % 3600 // 60:02}{_GAP}min"

@@ -12,7 +12,7 @@ import factories
 import pytest
 from click.testing import CliRunner
 
-from pipeline import actions, cli, endings, errors, matrix, options, report, run
+from pipeline import actions, cli, endings, errors, matrix, options, plan, records, report
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -89,7 +89,8 @@ def test_anything_withheld_exits_1_and_is_in_the_table(capsys):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    assert "holds no results" in invoke("summary", "--results", tmp_path / "nowhere")[2]
+    assert "holds no results. Name" in invoke("summary", "--results", tmp_path / "nowhere")[2]
+    assert "holds no results of a/b:Q8_0" in invoke("summary", "--results", tmp_path, "--job", "a/b:Q8_0")[2]
     assert "takes a model: a/b" in invoke("prepare", "a/b:Q8_0", "--store", tmp_path)[2]
     (tmp_path / "file").write_text("")
     code, _, err = invoke("run", "--only", "no*", "--publish-to", tmp_path / "file", "--store", tmp_path)
@@ -112,24 +113,43 @@ def test_store_list_and_gc(tmp_path):
     assert invoke("store", "gc", "--max-size", "0", "--store", tmp_path)[0] == 0
 
 
-def test_results_are_read_back_and_others_refused(tmp_path):
-    result = factories.result("Q8_0")
-    run.save(tmp_path, result)
-    (path,) = tmp_path.iterdir()
-    assert path == run.result_path(tmp_path, result.job)
-    assert run.load([path]) == [result]
-    path.write_text(json.dumps({"version": 2}))
-    with pytest.raises(errors.BadInputError, match="is no result of this version"):
-        run.load([path])
-
-
 def test_summary_goes_to_the_job_as_well(tmp_path, monkeypatch):
-    run.save(tmp_path / "results", factories.result("Q8_0"))
+    results = tmp_path / "results"
+    records.save(results, factories.result("Q8_0"))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    code, out, _ = invoke("summary", "--results", tmp_path / "results")
+    code, out, _ = invoke("summary", "--results", results)
     assert code == 0
     assert (tmp_path / "summary.md").read_text() in out
-    assert "| Q8_0 |" in out
+    assert "| `Q8_0` |" in out
+    code, out, _ = invoke("summary", "--results", results, "--job", "google/gemma-2b:Q8_0")
+    assert out.startswith("## ✅ `google/gemma-2b:Q8_0`: passed\n")
+    assert (tmp_path / "summary.md").read_text().endswith(out.rstrip("\n") + "\n")
+
+
+def test_summary_of_a_plan_names_what_is_lost(tmp_path):
+    job = plan.Job("a/b:Q8_0", "b-Q8_0.gguf", "run", "not made yet")
+    made = plan.Plan((plan.ModelPlan("a/b", None, "me/b-GGUF", "0" * 16, (job,)),))
+    (tmp_path / "plan.json").write_text(json.dumps(made.to_json()))
+    code, out, _ = invoke("summary", "--plan", tmp_path / "plan.json", "--results", tmp_path)
+    assert code == 0
+    assert "0 of 1 passed, 0 withheld, 0 failed, 1 lost" in out
+    (tmp_path / "plan.json").write_text("{}")
+    assert "This is no plan" in invoke("summary", "--plan", tmp_path / "plan.json")[2]
+
+
+@pytest.mark.parametrize(
+    ("command", "subject"), [("prepare", "a/b"), ("job", "a/b:Q8_0"), ("stage", "a/b:Q8_0"), ("release", "a/b")]
+)
+def test_a_command_that_fails_leaves_word_of_it(command, subject, tmp_path):
+    (tmp_path / "matrix.yml").write_text("version: 2\n")
+    given = ("--matrix", tmp_path / "matrix.yml", "--store", tmp_path / "store", "--results", tmp_path / "results")
+    code, _, err = invoke(command, subject, *given)
+    (failure,) = records.gather(tmp_path / "results").failures
+    assert (failure.command, failure.subject, failure.exit_code) == (command, subject, code)
+    assert failure.message in err
+    code, out, _ = invoke("summary", "--results", tmp_path / "results")
+    assert code == 0
+    assert f"### ❌ `{subject}`: {command}, exit code 2" in out
 
 
 def test_a_summary_over_the_limit_is_cut_and_says_so():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.card.original import SourceCard
-    from pipeline.result import Answer, Offload, Provenance, Recipe, Release, TextUse, Verdict
+    from pipeline.result import Answer, Offload, Provenance, QuantFile, Recipe, Release, TextUse, Verdict
 
 HUB = "https://huggingface.co"
 
@@ -144,7 +144,7 @@ def warnings(release: Release) -> list[str]:
     for result in release.published:
         for verdict in result.verdicts:
             if verdict.outcome == "warn":
-                shared.setdefault(f"{inline(verdict.check)}: {_sentences(verdict)}", []).append(code(result.quant))
+                shared.setdefault(f"{inline(verdict.check)}: {sentences(verdict)}", []).append(code(result.quant))
     lines = [f"{', '.join(quants)}, {warning}" for warning, quants in shared.items()]
     twins = [", ".join(map(code, quants)) for quants in ladder.twins(release.published)]
     return lines + [f"{names} are the same file, byte for byte: a recipe changes nothing here." for names in twins]
@@ -152,7 +152,7 @@ def warnings(release: Release) -> list[str]:
 
 def withheld(release: Release) -> list[str]:
     return [
-        f"{code(result.quant)} ({units.size(result.file.size)}), {inline(verdict.check)}: {_sentences(verdict)}"
+        f"{code(result.quant)} ({units.size(result.file.size)}), {inline(verdict.check)}: {sentences(verdict)}"
         for result in release.withheld
         for verdict in result.failures
     ]
@@ -169,27 +169,30 @@ def withdrawn(release: Release) -> list[str]:
 
 
 def fallbacks(release: Release) -> list[str]:
-    lines = []
-    for result in release.published:
-        swaps = Counter((f.wanted, f.used) for f in result.file.fallbacks)
-        if swaps:
-            parts = (f"{n} of {wanted} as {used}" for (wanted, used), n in swaps.most_common())
-            tensors = sum(result.file.types.values())
-            lines.append(
-                f"{code(result.quant)}: {swaps.total()} of {tensors} tensors ({inline(', '.join(parts))}),"
-                f" {result.file.bits_per_weight:.2f} bits per weight",
-            )
-    return lines
+    return [
+        f"{code(result.quant)}: {swapped}, {result.file.bits_per_weight:.2f} bits per weight"
+        for result in release.published
+        if (swapped := swaps(result.file))
+    ]
+
+
+def swaps(file: QuantFile) -> str:
+    """How many tensors have another type than wanted, and which types those are; empty where none has."""
+    pairs = Counter((f.wanted, f.used) for f in file.fallbacks)
+    if not pairs:
+        return ""
+    parts = (f"{n} of {wanted} as {used}" for (wanted, used), n in pairs.most_common())
+    return f"{pairs.total()} of {sum(file.types.values())} tensors ({inline(', '.join(parts))})"
 
 
 def answers(release: Release) -> list[tuple[str, str]]:
     """Title and text of every answer, the reference's first."""
     provenance = release.provenance
     reference = provenance.reference_answer
-    blocks = [(f"The reference ({_main_type(provenance)})", _answer(reference, provenance))]
+    blocks = [(f"The reference ({_main_type(provenance)})", answer(reference, provenance))]
     for result in release.published:
         same = result.answer.text == reference.text
-        text = "Word for word the reference's answer." if same else _answer(result.answer, provenance)
+        text = "Word for word the reference's answer." if same else answer(result.answer, provenance)
         blocks.append((code(result.quant), text))
     return blocks
 
@@ -244,12 +247,12 @@ def _main_type(provenance: Provenance) -> str:
     return max(types, key=lambda name: types[name], default="F32")
 
 
-def _answer(answer: Answer, provenance: Provenance) -> str:
+def answer(answer: Answer, provenance: Provenance) -> str:
     lines = plain(answer.text[:_LONGEST_ANSWER]).split("\n")
     text = "\n".join(fill(line, _WIDTH, break_long_words=False, break_on_hyphens=False) for line in lines)
     end = "" if answer.stopped else f"\n\nCut off at {provenance.max_tokens} tokens."
     return fence(text) + end
 
 
-def _sentences(verdict: Verdict) -> str:
+def sentences(verdict: Verdict) -> str:
     return " ".join(f"{inline(part).rstrip('.')}." for part in (verdict.seen, verdict.advice) if part.strip())

@@ -1,7 +1,7 @@
 """Runs the shipped workflow files with `act`, on this machine, in a copy of this tree that is a git repository.
 
-What is GitHub's own is far away and stood in for: the storage of artifacts by a folder (`actions/`), its REST API, where a
-workflow asks it, by tests/github. What act knows no `queue:` of, it is not shown.
+What is GitHub's own is far away and stood in for: the storage of artifacts by a folder (`actions/`), its REST API,
+where a workflow asks it, by tests/github. `queue:` is left out of what act is given: it refuses it.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Checkout:
         command = [
             Path(sys.executable).parent / "act", event, "--json", "-W", f".github/workflows/{workflow}",
             "-e", self.home / "event.json", "--action-cache-path", self.home / "act-cache", "--no-cache-server",
-            "-P", "ubuntu-latest=-self-hosted", "-P", "self-hosted=-self-hosted", "--artifact-server-port", str(_port()),
-            "--concurrent-jobs", "2",
+            "-P", "ubuntu-latest=-self-hosted", "-P", "self-hosted=-self-hosted",
+            "--artifact-server-port", str(_port()), "--concurrent-jobs", "2",
         ]  # fmt: skip
         for name, value in self.variables.items():
             command += ["--var", f"{name}={value}"]

@@ -138,6 +138,7 @@ def test_job_by_job_as_the_workflows_run_it(command, start, matrix_file, tmp_pat
     code, _, err = command("release", path, "tiny/llama", *results, "--publish-to", tmp_path / "out")
     assert code == 2
     assert "holds no result of tiny/llama:Q8_0, tiny/llama:Q4_K_M" in err
+    assert "### ❌ `tiny/llama`: release, exit code 2" in start("summary", *results).communicate()[0]
     for quant in ("Q8_0", "Q4_K_M"):
         assert command("job", path, f"tiny/llama:{quant}", *results)[0] == 0
     code, out, err = command("release", path, "tiny/llama", *results, "--publish-to", tmp_path / "out")
@@ -145,5 +146,10 @@ def test_job_by_job_as_the_workflows_run_it(command, start, matrix_file, tmp_pat
     assert len(weights(tmp_path / "out" / "llama-GGUF")) == 3
     assert "Q4_K_M" in out
     summary = start("summary", *results).communicate()[0]
-    assert "### tiny/llama" in summary
-    assert summary.count("| passed |") == 2
+    assert summary.startswith(
+        "## ✅ 2 of 2 published, 0 withheld, 0 failed\n\n### tiny/llama\n\nReleased as `me/llama-GGUF`"
+    )
+    assert summary.count("✅\N{NO-BREAK SPACE}published |") == 2
+    page = start("summary", *results, "--job", "tiny/llama:Q4_K_M").communicate()[0]
+    assert page.startswith("## ✅ `tiny/llama:Q4_K_M`: passed\n")
+    assert re.search(r"^\| Time \| \d+\N{NO-BREAK SPACE}s \|$", page, re.MULTILINE)
