@@ -6,6 +6,7 @@ import json
 import platform
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -78,6 +79,7 @@ def bench(llama: Tools, model: Path, offloaded: Offload, room: Path) -> Speed:
         raise ToolchainError(f"llama-bench printed something else than expected while {doing}: {error}.") from error
 
 
+@cache
 def machine() -> str:
     """Name this machine's processor."""
     try:
