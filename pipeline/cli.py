@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 def cli() -> None:
     """Quantize Hugging Face models to GGUF, measure every file, publish what passes.
 
-    Exit codes: 0 done, 1 a gate withheld something, 2 bad input, 3 the toolchain failed, 4 the Hub failed, 5 not
-    enough disk or memory, 130 interrupted.
+    Exit codes: 0 done, 1 a gate withheld something, 2 bad input, 3 the toolchain failed, 4 the Hub or GitHub failed,
+    5 not enough disk or memory, 130 interrupted.
     """
 
 

@@ -42,6 +42,12 @@ class HubError(PipelineError):
     exit_code = 4
 
 
+class GitHubError(PipelineError):
+    """GitHub could not be reached, or refused."""
+
+    exit_code = 4
+
+
 class OutOfRoomError(PipelineError):
     """Not enough disk or memory."""
 
