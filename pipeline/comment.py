@@ -188,12 +188,15 @@ def _head(path: Path, limit: int) -> bytes | None:
     Raises `BadInputError` for what is no plain file: a link may lead to anything on this machine, a pipe never ends.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb", opener=_opener) as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file.read(limit)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise BadInputError(f"{path.name} of the check is no plain file, so it is not read.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BadInputError(f"{path.name} of the check is no plain file, so it is not read.")
-        return file.read(limit)
+        raise BadInputError(f"{path.name} of the check cannot be read as a plain file, so it is left out.") from error
+    raise BadInputError(f"{path.name} of the check is no plain file, so it is left out.")
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

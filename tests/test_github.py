@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
+import httpx2
 import pytest
 from github.repository import Pull
 from github.server import TOKEN
@@ -178,3 +183,26 @@ def test_names_cannot_leave_their_place_in_a_path(client, fake):
     with pytest.raises(GitHubError, match="no such thing"):
         client.read("matrix.yml", "main&x=1")
     assert all(re.match(r"/(pulls|contents/matrix.yml)\?", asked.path) for asked in fake.requests)
+
+
+@pytest.mark.programs
+def test_the_stand_in_as_a_process(tmp_path, monkeypatch):
+    (tmp_path / "matrix.yml").write_text("version: 1\n")
+    options = ["--port", "0", "--repository", "me/fork", "--file", f"matrix.yml={tmp_path / 'matrix.yml'}"]
+    command = [sys.executable, "-m", "tests.github", *options]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            endpoint = process.stdout.readline().strip()
+            client = GitHub(endpoint, "me/fork", TOKEN)
+            assert client.read("matrix.yml", client.default_branch()).content == b"version: 1\n"
+            httpx2.put(f"{endpoint}/-/files", json={"matrix.yml": "version: 2\n"}).raise_for_status()
+            opened = {"number": 7, "title": "t", "body": "b", "owner": "you", "branch": "p", "base": "main", "sha": "1"}
+            httpx2.post(f"{endpoint}/-/pulls", json=opened).raise_for_status()
+            assert [pull.number for pull in client.pulls("you", "p")] == [7]
+            state = json.loads(httpx2.get(f"{endpoint}/-/state").content)
+            assert state["branches"] == {"main": {"matrix.yml": "version: 2\n"}}
+            assert [asked["path"] for asked in state["requests"]][:2] == ["", "/contents/matrix.yml?ref=main"]
+        finally:
+            process.terminate()
+        assert process.wait() == 0
