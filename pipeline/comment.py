@@ -33,6 +33,8 @@ MOST_PROBLEM_BYTES: Final = 1 << 14
 MOST_PROBLEMS: Final = 50
 LONGEST_PROBLEM: Final = 500
 MOST_FILES: Final = 10
+LONGEST_END: Final = 8_000
+"""Characters kept for what ends a page where it is cut."""
 LONGEST_NAME: Final = 200
 # What decides what a run does, besides the matrix: a merge that changes it is a merge of code.
 CODE: Final = (".github/", "pipeline/", "templates/", "Makefile", "pyproject.toml", "constraints.txt")
@@ -153,11 +155,11 @@ def body(findings: Findings, files: Sequence[ChangedFile], run: Run) -> str:
 
     head = f"{MARKER}\n{_warning(files)}"
     text = MENTION.sub("\\g<0>\N{ZERO WIDTH SPACE}", page(findings.outlooks, findings.problems))
-    room = LONGEST_COMMENT - len(head) - 2_000  # for what ends it where it is cut
+    room = LONGEST_COMMENT - len(head) - LONGEST_END
     if len(text) > room:
         cut = text[: text.rfind("\n", 0, room) + 1] or text[:room]
         end = closing(cut)
-        shown = cut + end if end is not None else ""
+        shown = cut + end if end is not None and len(end) < LONGEST_END - 500 else ""
         text = f"{shown}\n\nThis is cut here: a comment has {LONGEST_COMMENT} characters. [All of it]({run.html_url})\n"
     return head + text
 

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from pipeline.errors import BadInputError, GitHubError
 from pipeline.matrix.located import shown
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
 Entry = TypeVar("Entry", bound=BaseModel)
@@ -238,7 +240,7 @@ class GitHub:
         url = f"{self.api}/repos/{self.repository}{path}"
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = httpx2.request(method, url, headers=headers, json=body, timeout=limits)
+                answer = httpx2.request(method, url, headers=headers, json=body, timeout=limits, verify=_certificates())
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                 why, wait = shown(str(error)) or type(error).__name__, 2.0**attempt
                 if method != "GET" or attempt == ATTEMPTS or isinstance(error, httpx2.InvalidURL):
@@ -254,6 +256,12 @@ class GitHub:
             print(f"GitHub: {why}; trying again in {wait:.0f} s.", file=sys.stderr, flush=True)
             time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read the machine's certificates, once: that takes longer than most requests."""
+    return httpx2.create_ssl_context()
 
 
 def _wait(answer: httpx2.Response, attempt: int) -> float | None:

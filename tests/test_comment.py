@@ -307,12 +307,15 @@ def test_a_comment_is_cut_where_github_would_refuse_it(rendered):
     card = "<details><summary>more</summary>\n\n```text\n" + "line\n" * 3_999
     outlooks = [OUTLOOK.model_copy(update={"card": card})] * 10
     text = text_of(outlooks)
-    assert 60_000 < len(text) <= comment.LONGEST_COMMENT
+    assert 50_000 < len(text) <= comment.LONGEST_COMMENT
     assert text.endswith(
         "This is cut here: a comment has 65536 characters. [All of it](https://github.example/me/quants/actions/runs/1)\n"
     )
     assert "```\n" in text[-2_000:]
-    assert len(text_of([OUTLOOK.model_copy(update={"card": "x" * 20_000})] * 10)) <= comment.LONGEST_COMMENT
+    for card in ("x" * 20_000, "<b>" * 6_000, "> " * 9_000 + "<details>", "<plaintext>"):
+        text = text_of([OUTLOOK.model_copy(update={"card": card})] * 10)
+        assert len(text) <= comment.LONGEST_COMMENT
+        assert ("This is cut here" in text) == (len(card) > 100)
 
 
 def test_the_event_is_read_by_what_it_says(event):

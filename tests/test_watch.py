@@ -326,6 +326,7 @@ def test_one_that_fails_does_not_stop_the_others(hub, at, fake_github, tmp_path,
     assert errors[1].startswith(f"error: owner/other: owner/other has no revision {THIRD}")
     text = summary.read_text()
     assert "| owner/gone | 111111111111 |  | failed |  |" in text
+    assert "| config | [opened](https://github.example/me/quants/pull/1) |" in text
     assert "- owner/gone: The Hub has no repo owner/gone" in text
 
 

@@ -9,6 +9,7 @@ from pipeline.card.markdown import inline, table
 from pipeline.errors import PipelineError
 from pipeline.matrix.model import PathSource
 from pipeline.watch import pin, proposal, upstream
+from pipeline.watch.proposal import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,19 +23,19 @@ HEAD = ("of", "pinned", "newest", "changed", "pull request")
 
 @dataclass(frozen=True)
 class Sighting:
-    """What was seen of one pin; every text but `name` may be empty."""
+    """What was seen of one pin; what is not known, or not there, is empty."""
 
     name: str
     pinned: str = ""
     newest: str = ""
     changed: str = ""
-    pull: str = ""
+    pull: Outcome = Outcome("")  # noqa: RUF009 - it is as frozen as a text
     failure: str = ""
     """The sentence for what went wrong."""
 
     @property
     def row(self) -> tuple[str, ...]:
-        return (self.name, self.pinned, self.newest, "failed" if self.failure else self.changed, self.pull)
+        return (self.name, self.pinned, self.newest, "failed" if self.failure else self.changed, str(self.pull))
 
 
 def models(listed: Sequence[Model], repository: GitHub | None, path: str, *, asked: bool) -> Iterator[Sighting]:
@@ -73,7 +74,8 @@ def llama_cpp(pinned: Toolchain, repository: GitHub | None, path: str) -> Sighti
 
 def markdown(sightings: Sequence[Sighting]) -> str:
     """Lay out what was seen for a job's summary."""
-    text = "### Upstream\n\n" + table(HEAD, [[inline(cell) for cell in s.row] for s in sightings], left=len(HEAD))
+    rows = [[*(inline(cell) for cell in s.row[:-1]), _linked(s.pull)] for s in sightings]
+    text = "### Upstream\n\n" + table(HEAD, rows, left=len(HEAD))
     failures = [f"- {inline(s.name)}: {inline(s.failure, 1000)}" for s in sightings if s.failure]
     return text + "\n" + ("\n### Failed\n\n" + "\n".join(failures) + "\n" if failures else "")
 
@@ -86,14 +88,17 @@ def _model(source: str, pinned: str, repository: GitHub | None, path: str, *, as
     before = upstream.look(source, pinned)
     change = upstream.compare(source, before, after)
     if not change.kinds:
-        return Sighting(source, pinned[:12], head[:12], "no file", "none")
+        return Sighting(source, pinned[:12], head[:12], "no file", Outcome("none"))
     if not change.matters and not asked:
-        return Sighting(
-            source, pinned[:12], head[:12], str(change), "none: no release is made of them; --only opens one"
-        )
+        none = Outcome("none: no release is made of them; --only opens one")
+        return Sighting(source, pinned[:12], head[:12], str(change), none)
     pull = _see_to(repository, path, proposal.of_revision(source, before, after, change))
     return Sighting(source, pinned[:12], head[:12], str(change), pull)
 
 
-def _see_to(repository: GitHub | None, path: str, proposed: Proposal) -> str:
-    return proposal.propose(repository, path, proposed) if repository else "none: this is a dry run"
+def _see_to(repository: GitHub | None, path: str, proposed: Proposal) -> Outcome:
+    return proposal.propose(repository, path, proposed) if repository else Outcome("none: this is a dry run")
+
+
+def _linked(outcome: Outcome) -> str:
+    return f"[{inline(outcome.words)}]({outcome.url})" if outcome.url else inline(outcome.words)

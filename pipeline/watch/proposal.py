@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeline.card.markdown import code
 from pipeline.matrix import edit
@@ -59,6 +59,16 @@ class Proposal:
     def made_as(self, pull: Pull) -> bool:
         """Whether `pull` is this proposal. Its first line says so: what follows may quote names of anybody."""
         return (pull.body or "").partition("\n")[0].strip() == self.marker
+
+
+class Outcome(NamedTuple):
+    """What became of a proposal; `url`: of its pull request, empty where there is none."""
+
+    words: str
+    url: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.words}: {self.url}" if self.url else self.words
 
 
 def of_revision(source: str, before: State, after: State, change: Change) -> Proposal:
@@ -116,8 +126,8 @@ def of_llama_cpp(pinned: Sdist | GitSource, newer: Newer) -> Proposal:
     )
 
 
-def propose(github: GitHub, path: str, proposal: Proposal) -> str:
-    """Have exactly one pull request that makes the proposal, and return in words what became of it.
+def propose(github: GitHub, path: str, proposal: Proposal) -> Outcome:
+    """Have exactly one pull request that makes the proposal, and say what became of it.
 
     `path`: of the matrix in the repository. Somebody's own commits on the branch stay; one that a person closed is not
     opened again.
@@ -127,9 +137,9 @@ def propose(github: GitHub, path: str, proposal: Proposal) -> str:
     pulls = github.pulls(github.owner, proposal.branch, "all")
     found = next((pull for pull in pulls if pull.state == "open"), None)
     if found is not None and proposal.made_as(found):
-        return f"is open: {found.html_url}"
+        return Outcome("is open", found.html_url)
     if found is None and (closed := next((pull for pull in pulls if proposal.made_as(pull)), None)):
-        return f"was closed: {closed.html_url}"
+        return Outcome("was closed", closed.html_url)
     base = github.default_branch()
     if found is None:
         commit = github.head(base)
@@ -140,10 +150,10 @@ def propose(github: GitHub, path: str, proposal: Proposal) -> str:
     if content != before.content:
         github.write(path, before, content, proposal.branch, proposal.title)
     elif found is None:
-        return f"none: {base} has it already"
+        return Outcome(f"none: {base} has it already")
     if found is not None:
-        return f"updated: {github.edit_pull(found.number, proposal.title, proposal.body).html_url}"
-    return f"opened: {github.open_pull(proposal.branch, base, proposal.title, proposal.body).html_url}"
+        return Outcome("updated", github.edit_pull(found.number, proposal.title, proposal.body).html_url)
+    return Outcome("opened", github.open_pull(proposal.branch, base, proposal.title, proposal.body).html_url)
 
 
 def _name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -68,7 +69,7 @@ class FakeGitHub:
     def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", self._port))
         config = uvicorn.Config(self._app, ws="none", lifespan="off", log_config=None, loop="asyncio", http="h11")
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="fake github")
         self._thread.start()
         while not self._server.started:  # else it may be told to stop before it knows how
@@ -122,7 +123,7 @@ class FakeGitHub:
         self.requests.append(Asked(request.method, full, body, status))
         if fault and fault.lose:
             fault.count -= 1
-            # A length that the body does not have makes the server drop the connection.
+            # The server drops a connection whose answer is shorter than it says.
             return Response(b"", headers={"Content-Length": "9"})
         return JSONResponse(content, status, headers)
 
@@ -240,6 +241,15 @@ class FakeGitHub:
     def _page(self, query: Any, entries: list[Any]) -> list[Any]:
         size, page = int(query.get("per_page", "30")), int(query.get("page", "1"))
         return entries[(page - 1) * size : page * size]
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server that notices within a hundredth of a second that it is to stop."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.01)
 
 
 def _comment(comment: Any) -> dict[str, Any]:
