@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 def cli() -> None:
     """Quantize Hugging Face models to GGUF, measure every file, publish what passes.
 
-    Exit codes: 0 done, 1 a gate withheld something, 2 bad input, 3 the toolchain failed, 4 the Hub failed, 5 not
-    enough disk or memory, 130 interrupted.
+    Exit codes: 0 done, 1 a gate withheld something, 2 bad input, 3 the toolchain failed, 4 the Hub or GitHub failed,
+    5 not enough disk or memory, 130 interrupted.
     """
 
 
@@ -372,6 +372,48 @@ def summary(plan_file: Path | None, results: Path, job_id: str | None) -> None:
 
 @cli.command()
 @matrix_option
+@only_option
+@click.option("--dry-run", is_flag=True, help="Say what is new, and open no pull request.")
+def watch(matrix_file: Path, only: Sequence[str], dry_run: bool) -> None:
+    """Look for newer revisions of the models and a newer llama.cpp, and open a pull request for each.
+
+    With --only, the named models alone, and those too of which nothing changed that a release is made of.
+    """
+    from pipeline import actions, plan, report, watch
+    from pipeline.github import GitHub
+
+    repository = None if dry_run else GitHub.of_environment()
+    path = _in_repository(matrix_file)
+    matrix = _matrix(matrix_file)
+    listed = [selection.model for selection in plan.select(matrix, only)]
+    sightings = list(watch.models(listed, repository, path, asked=bool(only)))
+    if not only:
+        sightings.append(watch.llama_cpp(matrix.llama_cpp, repository, path))
+    click.echo("\n".join(report.aligned([watch.HEAD, *(sighting.row for sighting in sightings)])))
+    actions.append_summary(watch.markdown(sightings))
+    failures = [sighting for sighting in sightings if sighting.failure]
+    for failed in failures:
+        click.echo(f"error: {failed.name}: {failed.failure}", err=True)
+    if failures:
+        raise click.exceptions.Exit(errors.GitHubError.exit_code)
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def comment(directory: Path) -> None:
+    """Show what a pull request's check left in DIRECTORY on that pull request, as one comment kept up to date.
+
+    For a job of `workflow_run`: the pull request is found from the event, and nothing in DIRECTORY is trusted.
+    """
+    from pipeline import comment
+    from pipeline.github import GitHub
+
+    for line in comment.comment(GitHub.of_environment(), comment.Run.of_environment(), directory):
+        click.echo(line)
+
+
+@cli.command()
+@matrix_option
 @store_option
 @results_option
 @publish_option
@@ -467,6 +509,14 @@ def _base(base: str, matrix_file: Path) -> Matrix:
             " Name a matrix, or a commit or branch of its repository."
         ) from error
     return matrix.parse(shown.stdout.encode(), f"{base}:{path.name}", path.parent)
+
+
+def _in_repository(matrix_file: Path) -> str:
+    """Return the matrix's path in the repository in whose root we are, as in a job of Actions."""
+    path = matrix_file.resolve()
+    if not path.is_relative_to(Path.cwd()):
+        raise errors.BadInputError(f"{matrix_file} is not below this directory. Run this in the repository's root.")
+    return path.relative_to(Path.cwd()).as_posix()
 
 
 def _store(root: Path | None) -> Store:

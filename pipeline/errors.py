@@ -46,6 +46,12 @@ class GatedError(HubError):
     """A model that may be read only by who accepted its terms."""
 
 
+class GitHubError(PipelineError):
+    """GitHub could not be reached, or refused."""
+
+    exit_code = 4
+
+
 class OutOfRoomError(PipelineError):
     """Not enough disk or memory."""
 

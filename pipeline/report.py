@@ -23,7 +23,7 @@ def plan_table(plan: Plan) -> str:
     for model in plan.models:
         at = f" @ {model.revision[:12]}" if model.revision else ""
         lines.append(f"{model.source}{at} → {model.repo}, release {model.release}")
-        lines += _aligned([(f"  {job.id}", job.action, job.reason) for job in model.jobs])
+        lines += aligned([(f"  {job.id}", job.action, job.reason) for job in model.jobs])
     jobs = [job for model in plan.models for job in model.jobs]
     run = sum(job.action == "run" for job in jobs)
     lines.append(f"{len(jobs)} jobs, {run} to run" if jobs else "Nothing to do.")
@@ -33,7 +33,7 @@ def plan_table(plan: Plan) -> str:
 def results_table(results: Sequence[Result]) -> str:
     """Lay out a line a result: measured figures only, a dash where nothing was measured."""
     head = ("quant", "size", "bits", "mean KLD", "99.9 % KLD", "same top", "PPL ratio", "tokens/s", "")
-    return "\n".join(_aligned([head, *(_row(r) for r in results)]))
+    return "\n".join(aligned([head, *(_row(r) for r in results)]))
 
 
 def change(change: Change) -> str:
@@ -50,7 +50,7 @@ def change(change: Change) -> str:
     card = difflib.unified_diff(before, after, "README.md, now", "README.md, then", n=0, lineterm="")
     files = len(change.kept) + len(change.adds) + len(change.copies)
     total = f"{units.size(change.upload)} to upload, {len(change.kept)} of {files} files as they are"
-    lines = [head, *(line.replace(NO_BREAK, " ") for line in _aligned(rows)), total.replace(NO_BREAK, " ")]
+    lines = [head, *(line.replace(NO_BREAK, " ") for line in aligned(rows)), total.replace(NO_BREAK, " ")]
     return "\n".join([*lines, *(line.rstrip() for line in card)])
 
 
@@ -81,7 +81,7 @@ def _row(result: Result) -> tuple[str, ...]:
     )
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Pad columns to their widest cell: numbers to the right, words to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     right = [all(row[i][:1] in (*NUMERIC, "–") for row in rows[1:]) and len(rows) > 1 for i in range(len(widths))]

@@ -11,6 +11,8 @@ from pathlib import Path
 import huggingface_hub
 import matplotlib.font_manager  # noqa: F401 - its first import may run fc-list; from here on nothing may
 import pytest
+from github import FakeGitHub
+from github.server import TOKEN
 from hub import LoopbackHub
 from hub.accounts import EVER_GIVEN
 from huggingface_hub import constants
@@ -21,12 +23,12 @@ LINES = pytest.StashKey[list[str]]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
-    """Fail a test in whose output a token stands that some loopback Hub gave out."""
+    """Fail a test in whose output a token stands that some loopback Hub, or the stand-in for GitHub, gave out."""
     report = yield
     output = "\n".join(text for _, text in report.sections)
-    if report.passed and any(token in output for token in EVER_GIVEN):
+    if report.passed and any(token in output for token in {TOKEN, *EVER_GIVEN}):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} printed a token of the Hub."
+        report.longrepr = f"{item.nodeid} printed a token of the Hub, or of GitHub."
     return report
 
 
@@ -88,6 +90,16 @@ def loopback_hub(tmp_path, monkeypatch):
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield hub
     huggingface_hub.close_session()
+
+
+@pytest.fixture
+def fake_github(monkeypatch):
+    """A stand-in for GitHub on this machine that the commands in this process talk to, as in a job of Actions."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the waits between tries
+    with FakeGitHub() as fake:
+        for name, value in fake.environment().items():
+            monkeypatch.setenv(name, value)
+        yield fake
 
 
 @pytest.fixture(autouse=True)

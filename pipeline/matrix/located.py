@@ -78,6 +78,10 @@ class Spot:
     column: int
     text: str | None = None
     """A scalar as it was written."""
+    start: int = 0
+    """Of the file's text, in characters, where the value begins; a quote is part of it."""
+    end: int = 0
+    """Where a scalar ends; that of a list or a mapping is not known."""
 
 
 @dataclass
@@ -96,6 +100,12 @@ class Document:
         while loc and loc not in self.values:
             loc = loc[:-1]
         return self.values.get(loc, Spot(1, 1))
+
+    def value_at(self, loc: Loc) -> Any:
+        value = self.value
+        for step in loc:
+            value = value[step]
+        return value
 
     def problem(self, loc: Loc, text: str, *, key: bool = False) -> Problem:
         spot = self.spot(loc, key=key)
@@ -219,7 +229,8 @@ def _scalar(event: ScalarEvent) -> str | float | bool | None:
 
 def _spot(event: Event) -> Spot:
     mark = event.start_mark
-    return Spot(mark.line + 1, mark.column + 1, str(event.value) if isinstance(event, ScalarEvent) else None)
+    text = str(event.value) if isinstance(event, ScalarEvent) else None
+    return Spot(mark.line + 1, mark.column + 1, text, mark.index, event.end_mark.index)
 
 
 def _stop(event: Event, text: str) -> _StoppedError:
