@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline import safetensors
 from pipeline.errors import BadInputError, HubError
@@ -46,6 +46,8 @@ COMPANIONS = (
 # Copied into a release, so nothing that could pass for a model there.
 LICENCE = re.compile(r"(LICEN[SC]E|NOTICE|USE_POLICY)[\w-]*(\.(txt|md))?", re.IGNORECASE)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.*", "*.tiktoken")
+# Everybody, who accepts the terms, or whom the authors let in: as the Hub says it.
+Gating = Literal["no", "auto", "manual"]
 BYTES_PER_WEIGHT = {"float32": 4, "float64": 8, "float8_e4m3fn": 1}
 
 
@@ -63,6 +65,8 @@ class Source:
     """Every file that is used. On the Hub the small ones have no sha256 (empty): the revision fixes them."""
     weights: tuple[str, ...]
     config: dict[str, Any]
+    gated: Gating | None = None
+    """Who may download it; None for a directory. Part of no digest: it changes while the bytes stay."""
 
     @property
     def name(self) -> str:
@@ -268,7 +272,11 @@ def _look_at_hub(model: Model) -> Source:
         FileEntry(name=name, size=listed[name].size or 0, sha256=lfs.sha256 if (lfs := listed[name].lfs) else "")
         for name in _used(set(listed), weights)
     )
-    return Source(model.source, revision, None, files, tuple(weights), config)
+    return Source(model.source, revision, None, files, tuple(weights), config, _gating(info.gated))
+
+
+def _gating(said: object) -> Gating:
+    return "no" if not said else "auto" if said == "auto" else "manual"
 
 
 def _used(names: set[str], weights: list[str]) -> list[str]:
