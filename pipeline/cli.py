@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
     from pipeline.job import Steps
     from pipeline.matrix import Matrix
+    from pipeline.matrix.model import Model
     from pipeline.plan import Selection
     from pipeline.result import Recipe, Result
     from pipeline.run import Workshop
     from pipeline.store import Store
+    from pipeline.toolchain import Toolchain
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -62,6 +64,7 @@ def check(matrix_file: Path) -> None:
 @only_option
 @cuda_option
 @click.option("--base", metavar="FILE|GITREF", help="Only what differs from this matrix: a file, or a commit's.")
+@click.option("--preview", is_flag=True, help="Say what the models become, from headers alone: no weight is fetched.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def plan_command(
     matrix_file: Path,
@@ -69,6 +72,7 @@ def plan_command(
     publish_to: str,
     only: Sequence[str],
     base: str | None,
+    preview: bool,
     form: str,
     cuda: bool | None,
 ) -> None:
@@ -77,8 +81,12 @@ def plan_command(
 
     matrix = _matrix(matrix_file)
     selections = plan.select(matrix, only, _base(base, matrix_file) if base else None)
-    works = run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
+    models, toolchain = [s.model for s in selections], run.toolchain_of(matrix, cuda=cuda)
     shop = _workshop(store_root, Path("results"), publish_to)
+    if preview:
+        _preview(shop, models, toolchain, matrix_file, form)
+        return
+    works = run.look(models, toolchain, matrix_file)
     made = plan.plan(selections, {s.source.id: run.state(shop, s) for s in works})
     click.echo(report.plan_table(made) if form == "table" else json.dumps(made.to_json(), indent=1))
 
@@ -306,6 +314,22 @@ def _finish(results: Sequence[Result], *, withheld: bool) -> None:
         click.echo(report.results_table(results))
     if withheld:
         raise click.exceptions.Exit(errors.WITHHELD)
+
+
+def _preview(shop: Workshop, models: Sequence[Model], toolchain: Toolchain, matrix_file: Path, form: str) -> None:
+    """Print what the models become, in Actions into the job's summary too, whatever is printed."""
+    from pipeline import actions
+    from pipeline import preview as previews
+    from pipeline.preview import page, record
+
+    with shop.store.in_use():
+        seen, failures = previews.look(shop, models, toolchain, matrix_file)
+    text = page.page(seen.outlooks, seen.problems)
+    click.echo(text if form == "table" else record.dump(seen).decode())
+    actions.append_summary(text)
+    if failures:
+        offline = all(isinstance(error, errors.HubError) for error in failures)
+        raise (errors.HubError if offline else errors.BadInputError)("\n".join(seen.problems))
 
 
 def _matrix(path: Path) -> Matrix:

@@ -144,17 +144,17 @@ class Papers(Step):
         return f"{self.source.id}: card and licence"
 
     def inputs(self) -> dict[str, Any]:
-        return {"source": self.source.digest, "files": [file.name for file in self._files]}
+        return {"source": self.source.digest, "files": [file.name for file in self.files]}
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
         if self.source.path is None:
-            _download(self.source, self._files, room, task)
+            _download(self.source, self.files, room, task)
             return
-        for file in self._files:
+        for file in self.files:
             shutil.copyfile(self.source.path / file.name, room / file.name)
 
     @property
-    def _files(self) -> list[FileEntry]:
+    def files(self) -> list[FileEntry]:
         return [f for f in self.source.files if f.name == CARD or LICENCE.fullmatch(f.name)]
 
 

@@ -35,6 +35,9 @@ class Target(Protocol):
     def last(self, repo: str) -> Release | None:
         """Return what the last release of `repo` says of itself, None where there is none."""
 
+    def exists(self, repo: str) -> bool:
+        """Whether there is a place for releases of `repo` already; one that may not be seen is taken for none."""
+
     def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
         """Bring finished files near, for a release that may be made on another machine."""
 

@@ -69,6 +69,9 @@ class Folder:
                 " belong to it. Move the directory away, or put the file back as it was."
             ) from error
 
+    def exists(self, repo: str) -> bool:
+        return self.directory(repo).is_dir()
+
     def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
         """Do nothing: what is in the store is near enough."""
 

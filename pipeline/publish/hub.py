@@ -59,6 +59,9 @@ class Hub:
     def last(self, repo: str) -> Release | None:
         return ask(repo, lambda: remote.look(repo).release())
 
+    def exists(self, repo: str) -> bool:
+        return ask(repo, lambda: remote.look(repo).commit is not None)
+
     def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
         branch = STAGING + release_id
         main, staged = ask(repo, lambda: (remote.look(repo), remote.look(repo, branch)))
