@@ -130,6 +130,15 @@ class TestHub:
         with pytest.raises(HubError, match=r"gemma-2b is gated: accept its terms"):
             source.look(model())
 
+    @pytest.mark.parametrize(("gated", "said"), [(False, "no"), ("auto", "auto"), (True, "manual")])
+    def test_says_whether_it_is_gated_and_the_digest_does_not_follow(self, hub, directory, monkeypatch, gated, said):
+        before = source.look(model()).digest
+        hub.add(REPO, directory, SHA, gated=gated)
+        hub.add_token("hf_accepted", "accepted", access=[REPO])
+        monkeypatch.setenv("HF_TOKEN", "hf_accepted")
+        looked = source.look(model())
+        assert (looked.gated, looked.digest) == (said, before)
+
     def test_no_such_repo(self):
         with pytest.raises(BadInputError, match="The Hub has no repo google/gemma-9b, or it is private"):
             source.look(replace(model(), source="google/gemma-9b"))
