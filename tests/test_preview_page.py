@@ -293,7 +293,7 @@ class TestForged:
     @pytest.mark.parametrize("count", [1, 30, 1000])
     @pytest.mark.parametrize("name", ["x" * 300, "`" * 300, "|" * 300])
     def test_no_comment_is_too_long(self, mixtral, count, name):
-        quant = mixtral.quants[0].model_copy(update={"file": name})
+        quant = mixtral.quants[0].model_copy(update={"quant": name, "file": name})
         worst = mixtral.model_copy(
             update={
                 "source": name,

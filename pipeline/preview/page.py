@@ -138,17 +138,17 @@ def _files(quants: Sequence[QuantOutlook]) -> str:
     """The table that matters; a column that is empty for every file is left out."""
     contexts = sorted({memory.context for quant in quants for memory in quant.memory})[:4]
     head = [
-        *("File", "Size", "Bits/weight", "Fallbacks"),
+        *("Quant", "Size", "Bits/weight", "Fallbacks"),
         *(f"Memory, {context:,} tokens" for context in contexts),
-        *("Time", "On the target"),
+        *("Time", "Change"),
     ]
     rows = []
     for quant in quants:
         held = {memory.context: units.size(memory.size) for memory in quant.memory}
         rows.append(
             (
-                _code(quant.file),
-                units.size(quant.size) + (f" in {quant.shards:,} shards" if quant.shards > 1 else ""),
+                _code(quant.quant),
+                units.size(quant.size) + (f", {quant.shards:,} shards" if quant.shards > 1 else ""),
                 f"{quant.bits_per_weight:.2f}",
                 f"{quant.fallbacks:,} of {quant.tensors:,}" if quant.fallbacks else "",
                 *(held.get(context, _DASH) for context in contexts),
