@@ -224,6 +224,7 @@ class TestMemory:
             ("llama", {"block_count": 1 << 40}),
             ("llama", {"attention.head_count_kv": (1, 2)}),
             ("llama", {"attention.head_count": 0}),
+            ("llama", {"attention.head_count_kv": 1 << 31, "attention.key_length": 1 << 31}),
         ],
     )
     def test_what_is_not_known_is_not_said(self, architecture, more):

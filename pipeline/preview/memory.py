@@ -22,6 +22,8 @@ SHORT, LONG = 4_096, 32_768
 F16_BYTES = 2
 CELLS = 256
 BATCH = 512
+# What no machine has: a config.json is free to claim any number of heads.
+MOST_BYTES = 1 << 50
 
 # Hyperparameters that the formula reads, and those that no cache depends on. A model with any other is not one that
 # the formula was read for: it may be recurrent, share layers, or keep an index beside the keys.
@@ -80,7 +82,7 @@ def cache_bytes(file: GGUFFile, context: int) -> int | None:
     total = 0
     for slides, count in list(zip(sliding, heads_kv, strict=True))[:held]:
         total += (window if slides else cells) * count * _row(known, width, slides=slides) * F16_BYTES
-    return total
+    return total if total <= MOST_BYTES else None
 
 
 def _row(known: Mapping[str, Any], width: int, *, slides: bool) -> int:

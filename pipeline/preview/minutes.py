@@ -58,7 +58,7 @@ def _active(reference: GGUFFile) -> float:
     """Weights that a token meets: of experts those that are used, and no embedding that has an output beside it."""
     experts = reference.hyperparameter("expert_count")
     used = reference.metadata.get(f"{reference.architecture}.expert_used_count", experts)
-    share = used / experts if experts and isinstance(used, int) else 1.0
+    share = min(1.0, used / experts) if experts and isinstance(used, int) else 1.0
     total = 0.0
     for name, tensor in reference.tensors.items():
         if name == "token_embd.weight" and "output.weight" in reference.tensors:
