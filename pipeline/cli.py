@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.result import Recipe, Result
     from pipeline.run import Workshop
     from pipeline.store import Store
+    from pipeline.toolchain import Toolchain
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -69,6 +70,7 @@ def check(matrix_file: Path) -> None:
 @click.option("--quants", type=Names(), default="", metavar="QUANT…", help="Only these quants of the models.")
 @click.option("--unlisted", is_flag=True, help="Take models that --only names and the matrix does not from the Hub.")
 @click.option("--llama-cpp", default="", metavar="COMMIT", help="Another llama.cpp than the matrix pins.")
+@click.option("--preview", is_flag=True, help="Say what the models become, from headers alone: no weight is fetched.")
 @click.option("--force", is_flag=True, help="Run what is published, too.")
 @click.option("--format", "form", type=click.Choice(["table", "json", "github"]), default="table", show_default=True)
 @click.option(
@@ -84,6 +86,7 @@ def plan_command(
     unlisted: bool,
     llama_cpp: str,
     force: bool,
+    preview: bool,
     form: str,
     out: Path | None,
     cuda: bool | None,
@@ -96,9 +99,12 @@ def plan_command(
     request = Request(only, quants, unlisted, llama_cpp)
     matrix = request.matrix(matrix_file)
     selections = plan.select(matrix, request.patterns, _base(base, matrix_file) if base else None)
-    toolchain = run.toolchain_of(matrix, cuda=cuda)
-    works = run.look([s.model for s in selections], toolchain, matrix_file, from_outside=True)
+    models, toolchain = [s.model for s in selections], run.toolchain_of(matrix, cuda=cuda)
     shop = _workshop(store_root, Path("results"), publish_to)
+    if preview:
+        _preview(shop, models, toolchain, matrix_file, form)
+        return
+    works = run.look(models, toolchain, matrix_file, from_outside=True)
     made = plan.plan(selections, run.states(shop, works), force=force)
     if out:
         out.mkdir(parents=True, exist_ok=True)
@@ -487,18 +493,36 @@ def _finish(results: Sequence[Result], *, withheld: bool) -> None:
         raise click.exceptions.Exit(errors.WITHHELD)
 
 
+def _preview(shop: Workshop, models: Sequence[Model], toolchain: Toolchain, matrix_file: Path, form: str) -> None:
+    """Print what the models become, in Actions into the job's summary too, whatever is printed."""
+    from pipeline import actions
+    from pipeline import preview as previews
+    from pipeline.preview import page, record
+
+    with shop.store.in_use():
+        seen, failures = previews.look(shop, models, toolchain, matrix_file)
+    text = page.page(seen.outlooks, seen.problems)
+    click.echo(text if form == "table" else record.dump(seen).decode())
+    actions.append_summary(text)
+    if failures:
+        offline = all(isinstance(error, errors.HubError) for error in failures)
+        raise (errors.HubError if offline else errors.BadInputError)("\n".join(seen.problems))
+
+
 def _matrix(path: Path) -> Matrix:
     from pipeline import matrix
 
     return matrix.load(path)
 
 
-def _base(base: str, matrix_file: Path) -> Matrix:
+def _base(base: str, matrix_file: Path) -> Matrix | None:
     """Read the base matrix: a file, or the matrix as it stood at a git commit."""
     from pipeline import matrix, shell
 
     if Path(base).is_file():
         return matrix.load(Path(base))
+    if set(base) == {"0"}:  # GitHub's word for what was before a branch began
+        return None
     path = matrix_file.resolve()
     command = ["git", "show", f"{base}:./{path.name}"]
     try:

@@ -132,7 +132,10 @@ def read(directory: Path) -> Findings:
     said = b""
     try:
         data = _head(directory / PREVIEW, record.MAX_BYTES + 1)
-        outlooks = record.parse(data) if data is not None else ()
+        if data is not None:
+            seen = record.parse(data)
+            outlooks = seen.outlooks
+            problems += seen.problems
     except BadInputError as error:
         problems.append(str(error))
     try:
@@ -151,7 +154,7 @@ def read(directory: Path) -> Findings:
 
 def body(findings: Findings, files: Sequence[ChangedFile], run: Run) -> str:
     """Render the comment; what a pull request could have written can mention nobody, and cannot be too long."""
-    from pipeline.preview.page import page  # type: ignore[import-not-found, unused-ignore]
+    from pipeline.preview.page import page
 
     head = f"{MARKER}\n{_warning(files)}"
     text = MENTION.sub("\\g<0>\N{ZERO WIDTH SPACE}", page(findings.outlooks, findings.problems))

@@ -34,8 +34,7 @@ def needed(store: Store, steps: Steps, recipes: Sequence[Recipe]) -> tuple[int, 
     if store.find(steps.reference) is None:
         inside += 2 * parameters
     if store.find(steps.logits) is None:
-        chunks = steps.model.evaluation_chunks or USUAL_CHUNKS
-        inside += logits_bytes(steps.source.vocabulary, chunks)
+        inside += logits(steps)
     quants = quant_bytes(steps, recipes)
     for recipe in recipes:
         size = quants[recipe.name]
@@ -44,6 +43,22 @@ def needed(store: Store, steps: Steps, recipes: Sequence[Recipe]) -> tuple[int, 
         if size > steps.model.max_shard_size and store.find(steps.shards(recipe)) is None:
             inside += size
     return inside, sum(quants.values())
+
+
+def peak(steps: Steps, reference: int, imatrix: int, quants: Sequence[int]) -> int:
+    """Return the bytes that a model takes in an empty store, when the sizes of what is made of it are known."""
+    source = steps.source.weight_bytes if steps.source.path is None else 0
+    made = sum(size * (2 if size > steps.model.max_shard_size else 1) for size in quants)  # whole, and in shards
+    return source + reference + imatrix + logits(steps) + made
+
+
+def chunks(steps: Steps) -> int:
+    return steps.model.evaluation_chunks or USUAL_CHUNKS
+
+
+def logits(steps: Steps) -> int:
+    """Estimate how large the reference logits become."""
+    return logits_bytes(steps.source.vocabulary, chunks(steps))
 
 
 def quant_bytes(steps: Steps, recipes: Sequence[Recipe]) -> dict[str, int]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAGIC = b"GGUF"
 STRING, ARRAY = 8, 9
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+# Most layers that llama.cpp knows of (src/llama-hparams.h, LLAMA_MAX_LAYERS).
+LAYERS = 512
 # Type id to name, weights a block and bytes a block. The package does not know the youngest of the pinned llama.cpp.
 BLOCKS = {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()} | {42: ("Q2_0", 64, 18)}
 
@@ -42,7 +44,7 @@ class Tensor:
 class GGUFFile:
     path: Path
     metadata: dict[str, Any]
-    """Scalars and strings only; arrays (the vocabulary) are left out."""
+    """Scalars, strings, and numbers a layer as a tuple; longer arrays (the vocabulary) are left out."""
     tensors: dict[str, Tensor]
 
     @property
@@ -76,7 +78,7 @@ class GGUFFile:
 
 
 def read(path: Path) -> GGUFFile:
-    """Read header and tensor table; arrays are passed over, so a vocabulary of 256k costs a tenth of a second.
+    """Read header and tensor table; long arrays are passed over, so a vocabulary of 256k costs a tenth of a second.
 
     Raises `ToolchainError` where the file does not open, or ends before its last tensor does.
     """
@@ -96,7 +98,8 @@ def _parse(path: Path, cursor: _Cursor) -> GGUFFile:
         key = cursor.string()
         (kind,) = cursor.unpack("<I")
         if kind == ARRAY:
-            cursor.skip_array()
+            if (numbers := cursor.array()) is not None:
+                metadata[key] = numbers
         else:
             metadata[key] = cursor.string() if kind == STRING else cursor.unpack(SCALARS[kind])[0]
     tensors, end = {}, 0
@@ -135,6 +138,16 @@ class _Cursor:
             raise ValueError("a string reaches past the end")
         self.position += length
         return self.data[self.position - length : self.position].decode()
+
+    def array(self) -> tuple[Any, ...] | None:
+        """Return an array of few numbers; pass over any other."""
+        start = self.position
+        kind, count = self.unpack("<IQ")
+        if kind not in SCALARS or count > LAYERS:
+            self.position = start
+            self.skip_array()
+            return None
+        return self.unpack(f"<{count}{SCALARS[kind][1]}")
 
     def skip_array(self) -> None:
         kind, count = self.unpack("<IQ")

@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from pipeline import units
+from pipeline.card.markdown import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,18 +46,13 @@ def change(change: Change) -> str:
     head = f"{change.place}{f' @ {change.head[:12]}' if change.head else ''}"
     if not rows:
         return f"{head}\nNothing changes: all {len(change.kept)} files are there."
-    before, after = ([_harmless(line) for line in text.splitlines()] for text in change.card)
+    before, after = ([visible(line) for line in text.splitlines()] for text in change.card)
     # Without lines around it: each begins with a sign, so that none is taken for a command by who reads the log.
     card = difflib.unified_diff(before, after, "README.md, now", "README.md, then", n=0, lineterm="")
     files = len(change.kept) + len(change.adds) + len(change.copies)
     total = f"{units.size(change.upload)} to upload, {len(change.kept)} of {files} files as they are"
     lines = [head, *(line.replace(NO_BREAK, " ") for line in aligned(rows)), total.replace(NO_BREAK, " ")]
     return "\n".join([*lines, *(line.rstrip() for line in card)])
-
-
-def _harmless(line: str) -> str:
-    """Leave out what a terminal would obey: part of a card is somebody else's text."""
-    return "".join(c for c in line.replace(NO_BREAK, " ") if c.isprintable() or c == "\t")
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline import safetensors
 from pipeline.errors import BadInputError, GatedError, HubError
@@ -46,6 +46,8 @@ COMPANIONS = (
 # Copied into a release, so nothing that could pass for a model there.
 LICENCE = re.compile(r"(LICEN[SC]E|NOTICE|USE_POLICY)[\w-]*(\.(txt|md))?", re.IGNORECASE)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.*", "*.tiktoken")
+# Everybody, who accepts the terms, or whom the authors let in: as the Hub says it.
+Gating = Literal["no", "auto", "manual"]
 BYTES_PER_WEIGHT = {"float32": 4, "float64": 8, "float8_e4m3fn": 1}
 
 
@@ -68,8 +70,8 @@ class Source:
     """What the converter reads of the card; see `essence`."""
     contents: dict[str, str]
     """Names to what tells their contents from others: sha256, on the Hub git's blob id for the small ones."""
-    gated: str | bool
-    """On the Hub: False, or `auto` or `manual` for how access is granted."""
+    gated: Gating | None
+    """Who may download it; None for a directory."""
 
     @property
     def name(self) -> str:
@@ -111,7 +113,7 @@ class Source:
 
         A commit that changes licence files or the prose of the card alone leaves it as it is.
         """
-        card = self.contents.get(CARD) if self.gated else self.card
+        card = self.card if self.gated in (None, "no") else self.contents.get(CARD)
         return hashlib.sha256(canonical([self.id, self.materials, card])).hexdigest()
 
     @property
@@ -164,13 +166,13 @@ class Papers(Step):
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
         if self.source.path is None:
-            _download(self.source, self._files, room, task)
+            _download(self.source, self.files, room, task)
             return
-        for file in self._files:
+        for file in self.files:
             shutil.copyfile(self.source.path / file.name, room / file.name)
 
     @property
-    def _files(self) -> list[FileEntry]:
+    def files(self) -> list[FileEntry]:
         return [f for f in self.source.files if _is_paper(f.name)]
 
 
@@ -265,7 +267,7 @@ def _look_at_directory(model: Model, path: Path) -> Source:
         FileEntry(name=name, size=(path / name).stat().st_size, sha256=contents[name]) for name in _used(names, weights)
     )
     card = essence(path / CARD) if CARD in names else ""
-    return Source(model.source, model.revision, path, files, tuple(weights), config, card, contents, gated=False)
+    return Source(model.source, model.revision, path, files, tuple(weights), config, card, contents, None)
 
 
 def _look_at_hub(model: Model, *, from_outside: bool) -> Source:
@@ -279,6 +281,7 @@ def _look_at_hub(model: Model, *, from_outside: bool) -> Source:
     where = f"{model.source} at {revision[:12]}"
     if "config.json" not in listed:
         raise BadInputError(f"{where} has no config.json, so its architecture is unknown. Is it a model repo?")
+    gating = _gating(info.gated)
     sums = {name: lfs.sha256 if (lfs := listed[name].lfs) else "" for name in listed}
     contents = {name: sums[name] or str(listed[name].blob_id) for name in _deciding(set(listed))}
     with tempfile.TemporaryDirectory() as scratch:
@@ -292,7 +295,7 @@ def _look_at_hub(model: Model, *, from_outside: bool) -> Source:
             index = _json(fetch(safetensors.INDEX), where) if safetensors.INDEX in listed else None
             card = essence(fetch(CARD)) if CARD in listed else ""
         except GatedError:
-            if not from_outside or not info.gated:
+            if not from_outside or gating == "no":
                 raise
             config, index, card, weights = {}, None, "", []
         else:
@@ -300,7 +303,7 @@ def _look_at_hub(model: Model, *, from_outside: bool) -> Source:
     files = tuple(
         FileEntry(name=name, size=listed[name].size or 0, sha256=sums[name]) for name in _used(set(listed), weights)
     )
-    return Source(model.source, revision, None, files, tuple(weights), config, card, contents, info.gated or False)
+    return Source(model.source, revision, None, files, tuple(weights), config, card, contents, gating)
 
 
 def essence(card: Path) -> str:
@@ -313,6 +316,10 @@ def essence(card: Path) -> str:
     end = lines.index("---", 1) if lines[:1] == ["---"] and "---" in lines[1:] else 0
     kept = [*lines[: end + 1], *(line for line in lines[end + 1 :] if line.startswith("#"))]
     return "\n".join(kept) + "\n"
+
+
+def _gating(said: object) -> Gating:
+    return "no" if not said else "auto" if said == "auto" else "manual"
 
 
 def _used(names: set[str], weights: list[str]) -> list[str]:

@@ -23,6 +23,9 @@ def write(path: Path, tensors: dict[str, np.ndarray]) -> gguf_file.GGUFFile:
     writer = GGUFWriter(path, "llama")
     writer.add_block_count(3)
     writer.add_context_length(2048)
+    writer.add_head_count_kv([2, 0, 1])
+    writer.add_token_scores([0.0] * (gguf_file.LAYERS + 1))
+    writer.add_token_list([b"a", b"b"])
     for name, data in tensors.items():
         writer.add_tensor(name, data)
     writer.write_header_to_file()
@@ -43,6 +46,8 @@ def reference(tmp_path):
 def test_reads_a_file_back(reference):
     assert (reference.architecture, reference.layers, reference.hyperparameter("context_length")) == ("llama", 4, 2048)
     assert reference.tensors["a"] == gguf_file.Tensor("a", (32, 4), "F16", 128, 256)
+    arrays = {key: value for key, value in reference.metadata.items() if isinstance(value, tuple)}
+    assert arrays == {"llama.attention.head_count_kv": (2, 0, 1)}
     assert reference.types == {"F16": 1, "F32": 1}
     assert reference.parameters == 160
     assert reference.bits_per_weight == 8 * (256 + 128) / 160

@@ -128,7 +128,7 @@ def test_summary_goes_to_the_job_as_well(tmp_path, monkeypatch):
 
 def test_summary_of_a_plan_names_what_is_lost(tmp_path):
     job = plan.Job("a/b:Q8_0", "b-Q8_0.gguf", "run", "not made yet")
-    made = plan.Plan((plan.ModelPlan("a/b", None, "me/b-GGUF", "0" * 16, (job,)),))
+    made = plan.Plan((plan.ModelPlan("a/b", None, "me/b-GGUF", "0" * 16, (job,), due=True),))
     (tmp_path / "plan.json").write_text(json.dumps(made.to_json()))
     code, out, _ = invoke("summary", "--plan", tmp_path / "plan.json", "--results", tmp_path)
     assert code == 0

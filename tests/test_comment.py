@@ -34,8 +34,12 @@ OUTLOOK = Outlook(
     architecture="LlamaForCausalLM",
     parameters=1,
     context=1,
-    licence="free",
-    gating="open",
+    private=False,
+    licence="mit",
+    notice=False,
+    licence_files=(),
+    gated=None,
+    cores=16,
     quants=(),
     deletes=(),
     upload=1,
@@ -63,7 +67,9 @@ def rendered(monkeypatch):
 def artifact(tmp_path):
     path = tmp_path / "artifact"
     path.mkdir()
-    (path / "preview.json").write_bytes(record.dump([OUTLOOK]))
+    (path / "preview.json").write_bytes(
+        record.dump(record.Preview(outlooks=(OUTLOOK,), problems=("matrix.yml:3:5: a/b is gone",)))
+    )
     return path
 
 

@@ -50,6 +50,7 @@ def test_a_first_release(folder, tmp_path):
     ]
     assert files == FIRST | {RELEASE: made.contents[RELEASE]}
     assert folder.last(made.release.repo) == made.release
+    assert folder.exists(made.release.repo)
     assert [p.name for p in folder.root.iterdir()] == [Path(change.place).name]
 
 

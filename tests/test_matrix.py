@@ -409,6 +409,7 @@ def test_the_frame(text, said):
         ({"path": '"a\\0b"'}, "7:11: `path` must be a directory; there is none at `/nowhere/a�b`"),
         ({"filename": '"{model}.gguf"'}, "7:15: `filename` must have {quant} in it; without it all quants have one name"),
         ({"filename": '"{quant}.bin"'}, "7:15: `filename` must end in `.gguf`"),
+        ({"filename": '"{model}{model}{quant}.gguf"'}, "7:15: `filename` is too long: a long model's files would have names that no disk takes"),
         ({"filename": '"x/{quant}.gguf"'}, "7:15: `filename` must be a file name, without a path"),
         ({"filename": "'x\\{quant}.gguf'"}, "7:15: `filename` must be a file name, without a path"),
         ({"filename": '"{quants}.gguf"'}, "7:15: `filename` has the unknown placeholder `{quants}`; known: {model}, {quant}; did you mean `quant`?"),

@@ -105,8 +105,10 @@ class TestOneCommit:
 
     def test_its_record_is_read_back(self, target, publish):
         assert target.last(REPO) is None
+        assert not target.exists(REPO)
         made, _ = publish(bundles.files())
         assert target.last(REPO) == made.release
+        assert target.exists(REPO)
 
     def test_eight_jobs_stage_at_once(self, hub, target, make, tmp_path, monkeypatch):
         # A hundredth of the waits: with none, eight tries are over before the seven others have committed.

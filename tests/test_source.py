@@ -129,6 +129,35 @@ class TestHub:
         with pytest.raises(HubError, match=r"gemma-2b is gated: accept its terms"):
             source.look(model())
 
+    @pytest.mark.parametrize(("gated", "said"), [(False, "no"), ("auto", "auto"), (True, "manual")])
+    def test_from_outside_a_gated_model_is_known_by_the_same_digest(self, hub, directory, monkeypatch, gated, said):
+        (directory / "README.md").write_text("---\nlicense: gemma\n---\n# Gemma\n")
+        hub.add(REPO, directory, SHA, gated=gated)
+        outside = source.look(model(), from_outside=True)
+        hub.add_token("hf_accepted", "accepted", access=[REPO])
+        monkeypatch.setenv("HF_READ_TOKEN", "hf_accepted")
+        inside = source.look(model())
+        assert (outside.gated, outside.digest, outside.papers) == (said, inside.digest, inside.papers)
+        assert (outside.config == {}) == bool(gated)
+        assert inside.config == CONFIG
+
+    def test_prose_and_licence_change_no_digest_and_what_is_converted_does(self, hub, directory):
+        def changed(name, text):
+            (directory / name).write_text(text)
+            hub.add(REPO, directory, f"{len(hub.requests):040x}")
+            return source.look(model())
+
+        card = "---\nlicense: gemma\n---\n# Gemma\n\nOld words.\n"
+        before = changed("README.md", card)
+        prose = changed("README.md", card.replace("Old", "New"))
+        assert prose.digest == before.digest
+        assert prose.papers != before.papers
+        assert changed("LICENSE", "other terms").digest == before.digest
+        assert changed("README.md", card.replace("gemma", "mit")).digest != before.digest
+        assert changed("README.md", card.replace("# Gemma", "# Qwen3-Reranker")).digest != before.digest
+        changed("README.md", card)
+        assert changed("tokenizer.json", '{"a": 1}').digest != before.digest
+
     def test_no_such_repo(self):
         with pytest.raises(BadInputError, match="The Hub has no repo google/gemma-9b, or it is private"):
             source.look(replace(model(), source="google/gemma-9b"))

@@ -36,7 +36,7 @@ EVIL = "</details>|[a](https://evil.example)![b](x)<img src=x onerror=1>`</code>
 def plan(quants=QUANTS, source=GEMMA, action="run"):
     name = source.partition("/")[2]
     jobs = tuple(Job(f"{source}:{q}", f"{name}-{q}.gguf", action, "not made yet") for q in quants)
-    return ModelPlan(source, "f" * 40, f"nold/{name}-GGUF", "0123456789abcdef", jobs)
+    return ModelPlan(source, "f" * 40, f"nold/{name}-GGUF", "0123456789abcdef", jobs, due=True)
 
 
 def plans(*models):

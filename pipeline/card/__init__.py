@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -20,6 +21,59 @@ if TYPE_CHECKING:
 PROJECT = "https://github.com/Nold360/llm-quantizer"
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a card is about, as far as it is known before any file is made."""
+
+    repo: str
+    source: str
+    """owner/name"""
+    revision: str | None
+    architecture: str
+    parameters: int
+    context: int
+    imatrix: bool
+    """Whether any file is made with one."""
+    licence_files: Sequence[str]
+    """Copied from the source."""
+
+    @classmethod
+    def of(cls, release: Release, licence_files: Sequence[str]) -> Subject:
+        provenance = release.provenance
+        return cls(
+            repo=release.repo,
+            source=release.base_model,
+            revision=provenance.revision,
+            architecture=provenance.architecture,
+            parameters=provenance.reference.parameters,
+            context=provenance.context_length,
+            imatrix=any(r.recipe.imatrix for r in release.published),
+            licence_files=licence_files,
+        )
+
+
+def head(subject: Subject, source: SourceCard, verdict: str | None = None) -> str:
+    """What the card begins with: front matter, title, what it is made of, licence.
+
+    `verdict` is None before there is one.
+    """
+    return fill(
+        "head.md.j2",
+        front_matter=dump(_metadata(subject, source)),
+        title=inline(subject.repo.rpartition("/")[2]),
+        verdict=verdict,
+        base=sections.base(subject.source),
+        revision=subject.revision,
+        parameters=units.count(subject.parameters),
+        architecture=inline(subject.architecture),
+        context=f"{subject.context:,}",
+        licence=sections.licence(source, subject.licence_files),
+        notice=notice(source.metadata),
+        problem=source.problem,
+        source_url=_original(subject),
+    )
+
+
 def render(
     release: Release,
     source_card: str | None,
@@ -29,21 +83,14 @@ def render(
     """The card; `plot` and `licence_files` name files that lie beside it."""
     source = SourceCard.parse(source_card or "")
     provenance = release.provenance
+    subject = Subject.of(release, licence_files)
     return fill(
         "card.md.j2",
-        front_matter=dump(_metadata(release, source, licence_files)),
+        head=head(subject, source, sections.verdict(release)),
         project=PROJECT,
         repo=release.repo,
         base_model=release.base_model,
         revision=provenance.revision,
-        parameters=units.count(provenance.reference.parameters),
-        architecture=inline(provenance.architecture),
-        context=f"{provenance.context_length:,}",
-        title=inline(release.repo.rpartition("/")[2]),
-        base=sections.base(release),
-        verdict=sections.verdict(release),
-        licence=sections.licence(source, licence_files),
-        notice=notice(source.metadata),
         example=sections.example(release),
         picks=tables.picks(release),
         share=f"{ladder.SHARE:.0%}".replace("%", " %"),
@@ -67,11 +114,17 @@ def render(
         origin=sections.origin(release),
         recipes=sections.recipes(release),
         original=None if source_card is None else plain(source.text),
-        problem=source.problem,
         cut=source.cut,
         limit=f"{LONGEST_TEXT:,}",
-        source_url=sections.source_url(provenance, "blob", "README.md"),
+        source_url=_original(subject),
     )
+
+
+def front_matter_of_footer(subject: Subject, source: SourceCard) -> str:
+    """The source's own front matter, unchanged; ours where there is none that can be read."""
+    if source.problem or not (source.front_matter or source.text):
+        return dump(_metadata(subject, source)) + "\n"
+    return source.front_matter
 
 
 def render_footer(release: Release, source_card: str | None) -> str:
@@ -81,22 +134,21 @@ def render_footer(release: Release, source_card: str | None) -> str:
     card whose front matter does not parse.
     """
     source = SourceCard.parse(source_card or "")
-    front_matter = source.front_matter
+    subject = Subject.of(release, ())
     body = source.text
-    if source.problem or not source_card:
-        front_matter = dump(_metadata(release, source, ())) + "\n"
+    if source.problem:
         body = (fence(source.front_matter, "yaml") + "\n\n" if source.front_matter else "") + body
     end = closing(body)
     return fill(
         "footer.md.j2",
-        front_matter=front_matter,
+        front_matter=front_matter_of_footer(subject, source),
         body=_line(fence(body, "markdown") if end is None else body + end),
-        base=sections.base(release),
+        base=sections.base(release.base_model),
         withdrawn=sections.withdrawn(release),
         project=PROJECT,
         cut=source.cut,
         limit=f"{LONGEST_TEXT:,}",
-        source_url=sections.source_url(release.provenance, "blob", "README.md"),
+        source_url=_original(subject),
     )
 
 
@@ -104,17 +156,22 @@ def _line(text: str) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
-def _metadata(release: Release, source: SourceCard, licence_files: Sequence[str]) -> dict[str, Any]:
+def _original(subject: Subject) -> str:
+    """Where the source's card is."""
+    return sections.source_url(subject.source, subject.revision, "README.md")
+
+
+def _metadata(subject: Subject, source: SourceCard) -> dict[str, Any]:
     kept = dict(source.metadata)
     link = kept.get("license_link")
-    if link and "://" not in link and link not in licence_files:
-        kept["license_link"] = sections.source_url(release.provenance, "blob", link)
-    ours = ["gguf", *(["imatrix"] if any(r.recipe.imatrix for r in release.published) else []), "llm-quantizer"]
+    if link and "://" not in link and link not in subject.licence_files:
+        kept["license_link"] = sections.source_url(subject.source, subject.revision, link)
+    ours = ["gguf", *(["imatrix"] if subject.imatrix else []), "llm-quantizer"]
     return {
         **kept,
-        "base_model": release.base_model,
+        "base_model": subject.source,
         "base_model_relation": "quantized",
-        "quantized_by": release.repo.partition("/")[0],
+        "quantized_by": subject.repo.partition("/")[0],
         "library_name": "gguf",
         "tags": list(dict.fromkeys([*kept.get("tags", []), *ours])),
     }

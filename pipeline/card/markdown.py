@@ -37,6 +37,11 @@ def plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def visible(text: str) -> str:
+    """The text without what no one sees and a terminal or a reader obeys: colours, turns of direction."""
+    return "".join(c for c in text.replace("\N{NO-BREAK SPACE}", " ") if c.isprintable() or c in "\t\n")
+
+
 def inline(text: str, limit: int = 300) -> str:
     """The text as one line that shows itself and nothing else, cut after `limit` characters."""
     line = " ".join(plain(text).split())

@@ -25,12 +25,13 @@ _LONGEST_ANSWER = 8_000
 _WIDTH = 88
 
 
-def base(release: Release) -> str:
-    return f"[{inline(release.base_model)}]({HUB}/{quote(release.base_model)})"
+def base(name: str) -> str:
+    return f"[{inline(name)}]({HUB}/{quote(name)})"
 
 
-def source_url(provenance: Provenance, view: str, path: str) -> str:
-    return f"{HUB}/{quote(provenance.source)}/{view}/{provenance.revision or 'main'}/{quote(path)}"
+def source_url(source: str, revision: str | None, path: str) -> str:
+    """Return where a file of the source is shown."""
+    return f"{HUB}/{quote(source)}/blob/{revision or 'main'}/{quote(path)}"
 
 
 def _link(name: str) -> str:
@@ -199,7 +200,7 @@ def answers(release: Release) -> list[tuple[str, str]]:
 
 def origin(release: Release) -> list[str]:
     p = release.provenance
-    at = f"{base(release)} at "
+    at = f"{base(release.base_model)} at "
     if p.revision:
         at += f"[{code(p.revision)}]({HUB}/{quote(p.source)}/tree/{p.revision})"
     else:

@@ -106,6 +106,9 @@ def _file_name(pattern: str) -> str:
         raise ValueError("must end in `.gguf`")
     if not re.fullmatch(r"[A-Za-z0-9_{][A-Za-z0-9_.+-]*", re.sub(r"\{[^{}]*\}", "_", pattern)):
         raise ValueError("must be of letters, digits, `_`, `.`, `+`, `-`, {model} and {quant}, and begin with no sign")
+    # With the longest names that a model and a quant may have, and room for the number of a shard.
+    if len(pattern.replace("{model}", "x" * 96).replace("{quant}", "x" * 64)) > 240:
+        raise ValueError("is too long: a long model's files would have names that no disk takes")
     return pattern
 
 

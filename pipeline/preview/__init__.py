@@ -1,1 +1,71 @@
 """What a model is going to become, from the headers of its files alone: no weight is fetched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BadInputError, GatedError, PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pipeline.job import Steps
+    from pipeline.matrix.model import Model
+    from pipeline.preview.record import Outlook, Preview
+    from pipeline.run import Workshop
+    from pipeline.toolchain import Toolchain
+
+# Bytes of a card or a licence file; the longest that we met has a tenth of it.
+LONGEST_PAPER = 5_000_000
+
+
+def look(
+    shop: Workshop, models: Sequence[Model], toolchain: Toolchain, matrix_file: Path
+) -> tuple[Preview, list[PipelineError]]:
+    """Look ahead at each model; return what was seen, and the errors of those that cannot be made."""
+    from pipeline import run
+    from pipeline.preview.record import PROBLEM_LENGTH, Preview
+
+    outlooks, problems, failures = [], [], []
+    for model in models:
+        where = f"{matrix_file}:{model.line}:{model.column}: "
+        try:
+            (steps,) = run.look([model], toolchain, matrix_file)
+            outlooks.append(_outlook(shop, steps))
+        except GatedError:
+            problems.append(
+                f"{where}{model.source} is gated, so that without a token nothing but the list of its files can be read"
+                " and nothing foreseen. The run reads it with the token in HF_READ_TOKEN."
+            )
+        except PipelineError as error:
+            problems.append(f"{where}{str(error).removeprefix(where)}"[:PROBLEM_LENGTH])
+            failures.append(error)
+    return Preview(outlooks=tuple(outlooks), problems=tuple(problems)), failures
+
+
+def _outlook(shop: Workshop, steps: Steps) -> Outlook:
+    from pipeline.preview.engine import foresee  # type: ignore[import-not-found]
+    from pipeline.preview.outlook import outlook
+    from pipeline.source import check_architecture
+    from pipeline.toolchain import architectures
+
+    check_architecture(steps.source, architectures(shop.store.get(steps.toolchain.source)))
+    card = _card(shop, steps)
+    foreseen = foresee(shop.store, steps)
+    last = shop.target.last(steps.model.repo)
+    exists = last is not None or shop.target.exists(steps.model.repo)
+    return outlook(steps, foreseen, card, last, exists=exists)
+
+
+def _card(shop: Workshop, steps: Steps) -> str | None:
+    from pipeline.source import CARD, Papers
+
+    papers = Papers(steps.source)
+    for file in papers.files:
+        if file.size > LONGEST_PAPER:
+            raise BadInputError(
+                f"{file.name} of {steps.source.id} has {file.size / 1e6:.0f} MB: no card and no licence is that long."
+            )
+    path = shop.store.get(papers).file(CARD)
+    return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None

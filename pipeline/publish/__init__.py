@@ -35,6 +35,9 @@ class Target(Protocol):
     def last(self, repo: str) -> Release | None:
         """Return what the last release of `repo` says of itself, None where there is none."""
 
+    def exists(self, repo: str) -> bool:
+        """Whether there is a place for releases of `repo` already; one that may not be seen is taken for none."""
+
     def holds(self, repo: str, files: Sequence[FileEntry]) -> bool:
         """Whether these large files are there, byte for byte."""
 

@@ -69,6 +69,9 @@ class Folder:
                 " belong to it. Move the directory away, or put the file back as it was."
             ) from error
 
+    def exists(self, repo: str) -> bool:
+        return self.directory(repo).is_dir()
+
     def holds(self, repo: str, files: Sequence[FileEntry]) -> bool:
         return all(_found(self.directory(repo) / file.name) == file.sha256 for file in files)
 

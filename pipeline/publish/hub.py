@@ -59,6 +59,9 @@ class Hub:
     def last(self, repo: str) -> Release | None:
         return ask(repo, lambda: remote.look(repo).release())
 
+    def exists(self, repo: str) -> bool:
+        return ask(repo, lambda: remote.look(repo).commit is not None)
+
     def holds(self, repo: str, files: Sequence[FileEntry]) -> bool:
         main = ask(repo, lambda: remote.look(repo))
         return all(main.holds(file) for file in files)

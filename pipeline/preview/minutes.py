@@ -1,0 +1,67 @@
+"""How long a job takes: an estimate from measured rates, for a machine without a GPU.
+
+Rates were measured on two cores of an AMD EPYC with SmolLM2-135M and the pinned llama.cpp: prompt processing as
+`llama-perplexity --kl-divergence` has it, generation with `llama-bench`, quantizing a tensor type at a time. Quantizing
+and prompt processing are taken to grow with the cores; generation waits for the memory, and is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.chunks import CONTEXT
+from pipeline.speed import GENERATED_TOKENS, PROMPT_TOKENS, REPETITIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.gguf_file import GGUFFile
+    from pipeline.preview.foreseen import ForeseenQuant
+
+CORES = 16
+"""Of the machine that is estimated for."""
+
+# Weights a second and core, times 1e6. Q5_0 and Q5_1 count as Q4_0 and Q4_1, whose search is theirs; types that
+# nobody has measured count as slow ones.
+_QUANTIZING = {
+    "F32": 500.0, "F16": 500.0, "BF16": 500.0, "Q8_0": 250.0, "Q4_0": 36.0, "Q5_0": 36.0, "Q6_K": 30.0, "Q3_K": 27.0,
+    "Q4_1": 9.0, "Q5_1": 9.0, "Q4_K": 8.5, "Q5_K": 7.5, "Q2_K": 7.0, "IQ4_XS": 5.0, "IQ1_S": 5.0, "IQ1_M": 5.0,
+    "IQ2_S": 4.5, "IQ4_NL": 3.5, "IQ3_S": 2.6, "IQ2_XXS": 2.3, "IQ3_XXS": 1.9, "IQ2_XS": 1.3,
+}  # fmt: skip
+_UNMEASURED = 2.5
+# Weights that meet a token, a second and core: 473 tokens a second of 134.5 million weights on two cores.
+_MEETING = 32e9
+# Bytes of weights read a second, by all cores.
+_READING = 11e9
+
+
+def minutes(reference: GGUFFile, quant: ForeseenQuant, chunks: int, answer_tokens: int) -> float:
+    """Estimate how long it takes to quantize, answer the test prompt, measure over `chunks`, and time."""
+    active = _active(reference)
+    read = quant.size * active / max(1, reference.parameters)
+    runs = REPETITIONS + 1  # one to warm up
+    met = chunks * CONTEXT + runs * PROMPT_TOKENS
+    generated = answer_tokens + runs * GENERATED_TOKENS
+    seconds = _quantizing(reference.parameters, quant.types)
+    return (seconds + met * active / (_MEETING * CORES) + generated * read / _READING) / 60
+
+
+def _quantizing(parameters: int, types: Mapping[str, int]) -> float:
+    """Seconds. Every tensor counts alike but those in F32, which are norms: nearly no weights."""
+    counted = {kind: number for kind, number in types.items() if kind != "F32"} or dict(types)
+    tensors = max(1, sum(counted.values()))
+    slowness = sum(number / tensors / _QUANTIZING.get(kind, _UNMEASURED) for kind, number in counted.items())
+    return parameters * slowness / (1e6 * CORES)
+
+
+def _active(reference: GGUFFile) -> float:
+    """Weights that a token meets: of experts those that are used, and no embedding that has an output beside it."""
+    experts = reference.hyperparameter("expert_count")
+    used = reference.metadata.get(f"{reference.architecture}.expert_used_count", experts)
+    share = min(1.0, used / experts) if experts and isinstance(used, int) else 1.0
+    total = 0.0
+    for name, tensor in reference.tensors.items():
+        if name == "token_embd.weight" and "output.weight" in reference.tensors:
+            continue
+        total += tensor.parameters * (share if "_exps." in name else 1.0)
+    return total
