@@ -97,10 +97,13 @@ def comment(github: GitHub, run: Run, directory: Path) -> Iterator[str]:
         return
     findings = read(directory)
     for pull in pulls:
-        text = body(findings, github.changed_files(pull.number), run)
+        files = github.changed_files(pull.number)
+        text = body(findings, files, run)
         ours = [c for c in github.comments(pull.number) if c.user and c.user.login == BOT and c.body]
         before = next((c for c in ours if (c.body or "").startswith(MARKER)), None)
-        if before is None:
+        if before is None and not (findings.outlooks or findings.problems or _warning(files)):
+            yield f"Nothing to comment on: pull request {pull.number} changes no model."
+        elif before is None:
             yield f"commented: {github.comment(pull.number, text).html_url}"
         elif (before.body or "").replace("\r\n", "\n").strip() == text.strip():
             yield f"is as it was: {before.html_url}"
@@ -129,7 +132,7 @@ def read(directory: Path) -> Findings:
     """
     problems: list[str] = []
     outlooks: tuple[Outlook, ...] = ()
-    said = b""
+    said, seen = b"", None
     try:
         data = _head(directory / PREVIEW, record.MAX_BYTES + 1)
         if data is not None:
@@ -147,7 +150,7 @@ def read(directory: Path) -> Findings:
     problems += [_cut(line, LONGEST_PROBLEM) for line in lines[:MOST_PROBLEMS]]
     if len(lines) > MOST_PROBLEMS or len(said) > MOST_PROBLEM_BYTES:
         problems.append("There is more, in the log of the check.")
-    if not problems and not outlooks:
+    if not problems and seen is None:
         problems.append("The check left nothing to show: it ended early. Its log says why.")
     return Findings(outlooks, tuple(problems))
 

@@ -67,9 +67,7 @@ def rendered(monkeypatch):
 def artifact(tmp_path):
     path = tmp_path / "artifact"
     path.mkdir()
-    (path / "preview.json").write_bytes(
-        record.dump(record.Preview(outlooks=(OUTLOOK,), problems=("matrix.yml:3:5: a/b is gone",)))
-    )
+    (path / "preview.json").write_bytes(record.dump(record.Preview(outlooks=(OUTLOOK,))))
     return path
 
 
@@ -241,6 +239,11 @@ def test_an_artifact_of_nothing(tmp_path):
     assert problems(tmp_path / "nowhere") == problems(tmp_path)
 
 
+def test_a_preview_of_nothing_is_one(artifact):
+    (artifact / "preview.json").write_bytes(record.dump(record.Preview()))
+    assert problems(artifact) == ()
+
+
 def test_a_link_is_not_followed(tmp_path, artifact):
     secret = tmp_path / "secret"
     secret.write_text("sesame")
@@ -272,18 +275,18 @@ def test_a_file_of_two_gigabytes(artifact):
         with (artifact / name).open("wb") as file:
             file.truncate(2 << 30)
     assert problems(artifact) == (
-        "The previews are larger than 1048576 bytes, so they are not read.",
+        "The preview is larger than 4194304 bytes, so it is not read.",
         "There is more, in the log of the check.",
     )
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"{}", b"[" * 100_000, b'[{"source": "a/b"}]', b"null", b""])
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b'{"a": 1}', b"[" * 100_000, b'[{"source": "a/b"}]', b"null", b""])
 def test_a_preview_that_is_none(artifact, data):
     (artifact / "preview.json").write_bytes(data)
     (artifact / "problems.txt").write_bytes(b"said \xff\xfe\x00\x1b[31m\r\n")
     found = comment.read(artifact)
     assert found.outlooks == ()
-    assert found.problems[0].startswith("These are no previews of this version")
+    assert found.problems[0].startswith("This is no preview of this version")
     assert found.problems[1] == "said \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[31m"
 
 

@@ -132,9 +132,9 @@ def look(source: str, revision: str | None = None) -> State:
 
     Raises `BadInputError` where there is no such model or revision, `HubError` where the Hub fails.
     """
-    from pipeline.hub import api, ask
+    from pipeline.hub import ask, reader
 
-    info = ask(source, partial(api().model_info, source, revision=revision, files_metadata=True), revision)
+    info = ask(source, partial(reader().model_info, source, revision=revision, files_metadata=True), revision)
     listed = info.siblings or ()
     if not COMMIT.fullmatch(str(info.sha)):
         raise HubError(f"The Hub names no commit of {source}. Check HF_ENDPOINT, and run again.")
@@ -151,13 +151,13 @@ def compare(source: str, before: State, after: State) -> Change:
 
 def _config(source: str, state: State) -> dict[str, Any] | None:
     """Read TOKENIZER_CONFIG, where there is one of a size that one has; it is somebody else's."""
-    from pipeline.hub import api, ask
+    from pipeline.hub import ask, reader
 
     if state.sizes.get(TOKENIZER_CONFIG, MAX_CONFIG_BYTES) >= MAX_CONFIG_BYTES:
         return None
     with tempfile.TemporaryDirectory() as scratch:
         where = {"revision": state.revision, "local_dir": scratch}
-        path = ask(source, partial(api().hf_hub_download, source, TOKENIZER_CONFIG, **where), state.revision)
+        path = ask(source, partial(reader().hf_hub_download, source, TOKENIZER_CONFIG, **where), state.revision)
         try:
             value = json.loads(Path(path).read_bytes())
         except (ValueError, RecursionError):
