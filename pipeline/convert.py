@@ -43,17 +43,11 @@ class Reference(Step):
         return {
             "source": self.source.digest,
             "toolchain": self.toolchain.identity,
-            "transformers": _transformers(),
+            "transformers": transformers_version(),
         }
 
     def make(self, room: Path, store: Store, task: Task) -> None:
-        # The converter writes the directory's name into the file and reads the card beside the weights, so it
-        # is always shown the same layout: a directory with the model's name and the files that we know.
-        layout = room / "layout" / self.source.name
-        layout.mkdir(parents=True)
-        directory = self.source.open(store).resolve()
-        for file in self.source.files:
-            (layout / file.name).symlink_to(directory / file.name)
+        layout = lay_out(self.source, self.source.open(store), room)
 
         def watch(text: str) -> None:
             if percents := re.findall(r"Writing:\s+(\d+)%", text):
@@ -61,16 +55,34 @@ class Reference(Step):
 
         converter = tools(store, self.toolchain).converter
         shell.run(
-            [sys.executable, converter, layout, "--outfile", room / REFERENCE, "--outtype", "auto"],
+            [sys.executable, converter, *arguments(layout, room)],
             cwd=room,
             env=OFFLINE,
             doing=f"converting {self.source.id}",
             watch=watch,
         )
-        shutil.rmtree(room / "layout")
+        shutil.rmtree(layout.parent)
 
 
-def _transformers() -> str:
+def lay_out(source: Source, directory: Path, room: Path) -> Path:
+    """Show the converter the files of a source, which are in `directory`, in the one way that it always sees.
+
+    It writes the directory's name into the file and reads the card beside the weights: so it gets a directory with the
+    model's name and the files that we know.
+    """
+    layout = room / "layout" / source.name
+    layout.mkdir(parents=True)
+    for file in source.files:
+        (layout / file.name).symlink_to(directory.resolve() / file.name)
+    return layout
+
+
+def arguments(layout: Path, room: Path) -> list[object]:
+    """Return the converter's arguments, with which it writes `REFERENCE` into `room`."""
+    return [layout, "--outfile", room / REFERENCE, "--outtype", "auto"]
+
+
+def transformers_version() -> str:
     """Return the version of the library that reads tokenizers for the converter: it decides bytes, too."""
     try:
         return version("transformers")
