@@ -95,7 +95,7 @@ class Outline(Step):
                     " read. Save the model again, or drop it."
                 )
             rests = fetchers.map(
-                lambda file, first, end: self._read(file, len(first), end) if end > len(first) else b"",
+                lambda file, first, end: self._read(file, len(first), end),
                 files,
                 firsts,
                 ends,
@@ -104,6 +104,8 @@ class Outline(Step):
         return list(zip(files, heads, strict=True))
 
     def _read(self, file: FileEntry, begin: int, end: int) -> bytes:
+        if end <= begin:
+            return b""
         if self.source.path is not None:
             with (self.source.path / file.name).open("rb") as opened:
                 opened.seek(begin)
