@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import errno
 import logging
+import resource
 import runpy
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
+# Of memory and of processor time: many times what headers and a tokenizer take, and less than a machine has, since a
+# model's configuration may ask for any number of layers and tokens.
+MAX_BYTES = 12 << 30
+MAX_SECONDS = 900
+
 
 def main(converter: Path, refusal: Path, arguments: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
     sys.path[:0] = [str(converter.parent), str(converter.parent / "gguf-py")]
     from gguf.gguf_writer import GGUFWriter, WriterState
 
@@ -35,11 +43,11 @@ def main(converter: Path, refusal: Path, arguments: list[str]) -> None:
     sys.argv = [str(converter), *arguments]
     try:
         runpy.run_path(str(converter), run_name="__main__")
-    except (MemoryError, KeyboardInterrupt):
-        raise  # no fault of the model
+    except KeyboardInterrupt:
+        raise
     except SystemExit as ending:
         if ending.code:
-            refusal.write_text(last.said or f"exit code {ending.code}", encoding="utf-8")
+            refusal.write_text(last.said or f"exit code {ending.code}", encoding="utf-8", errors="replace")
     except BaseException as error:  # tokenizers in Rust panic beside Exception
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,7 @@ class ForeseenQuant:
 @dataclass(frozen=True)
 class Foreseen:
     reference: GGUFFile
-    """The reference's metadata and tensors; there is no file at its path any more."""
+    """Its metadata and tensors; its path is a bare name, since no file is left."""
     reference_size: int
     imatrix_size: int
     imatrix_exact: bool
@@ -86,6 +86,7 @@ def foresee(store: Store, steps: Steps) -> Foreseen:
         with ThreadPoolExecutor(llama.threads) as runners:
             quants = list(runners.map(lambda r: _quant(llama, steps, r, reference), steps.model.recipes))
         reference_size = reference.path.stat().st_size
+        reference = replace(reference, path=Path(REFERENCE))
     imatrix_size, imatrix_exact = sizes.importance(reference, steps.imatrix)
     return Foreseen(reference, reference_size, imatrix_size, imatrix_exact, tuple(quants))
 
@@ -101,9 +102,11 @@ def _quant(llama: Tools, steps: Steps, recipe: Recipe, reference: GGUFFile) -> F
         doing=f"planning {job}",
     )
     said = printed.stdout + printed.stderr
-    tensors = {}
-    for name, was, becomes in LINE.findall(said):
-        tensors[name] = Tensor.of(name, reference.tensors[name].shape, (becomes or was).upper())
+    tensors = {
+        name: Tensor.of(name, reference.tensors[name].shape, (becomes or was).upper())
+        for name, was, becomes in LINE.findall(said)
+        if name in reference.tensors
+    }
     if tensors.keys() != reference.tensors.keys():
         raise ToolchainError(
             f"llama-quantize named {len(tensors)} tensors of {len(reference.tensors)} while planning {job}. Its"
