@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.toolchain import Tools
 
 LINE = re.compile(r"^\[ *\d+/ *\d+\] (\S+) +- \[[\d, ]+\], type = +(\S+), size = .*?(?:\((\w+)\))?$", re.MULTILINE)
+REFUSAL = re.compile(r"failed to quantize: (.+)")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Foreseen:
 def foresee(store: Store, steps: Steps) -> Foreseen:
     """Say what the quants of a model are going to be. Nothing of a weight is fetched, and no file is made.
 
-    Raises `BadInputError` where the model's headers are damaged, or the pinned llama.cpp cannot convert it.
+    Raises `BadInputError` where the model's headers are damaged, or the pinned llama.cpp cannot convert it or make one
+    of its quants.
     """
     skeleton = Skeleton(steps.source, steps.toolchain)
     llama = tools(store, steps.toolchain)
@@ -96,11 +98,17 @@ def _quant(llama: Tools, steps: Steps, recipe: Recipe, reference: GGUFFile) -> F
     imatrix = steps.imatrix if recipe.imatrix else None
     matrix = ["--imatrix", imatrix.file_name] if imatrix else []
     job = steps.model.job(recipe.name)
-    printed = shell.run(
-        [llama.path("llama-quantize"), "--dry-run", *matrix, *recipes.arguments(recipe), REFERENCE, QUANT, recipe.base],
-        cwd=reference.path.parent,
-        doing=f"planning {job}",
-    )
+    options = [*matrix, *recipes.arguments(recipe)]
+    command = [llama.path("llama-quantize"), "--dry-run", *options, REFERENCE, QUANT, recipe.base]
+    try:
+        printed = shell.run(command, cwd=reference.path.parent, doing=f"planning {job}")
+    except ToolchainError as error:
+        if not (refusal := REFUSAL.search(str(error))):
+            raise
+        raise BadInputError(
+            f"{job} cannot be made by the pinned llama.cpp: {refusal[1].rstrip('.')}. Take it out of `quants`, or"
+            " change its recipe."
+        ) from error
     said = printed.stdout + printed.stderr
     tensors = {
         name: Tensor.of(name, reference.tensors[name].shape, (becomes or was).upper())

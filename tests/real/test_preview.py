@@ -87,6 +87,11 @@ def test_shards_are_those_of_the_real_files(matrix_file, toolchain, store):
             r"odd:LARGE: output\.weight has rows of 288 weights, which blocks of Q6_K, 256 each, do not fill",
         ),
         (
+            "odd",
+            builtin("Q1_0"),
+            r"odd:Q1_0 cannot be made by the pinned llama\.cpp: no tensor type fallback is defined for type q1_0\.",
+        ),
+        (
             "llama",
             Recipe(name="BARE", base="IQ2_XXS", imatrix=False),
             "llama:BARE has tensors of a type that llama-quantize writes with an imatrix only",
