@@ -125,6 +125,11 @@ def _quant(llama: Tools, steps: Steps, recipe: Recipe, reference: GGUFFile) -> F
     shards: tuple[int, ...] = ()
     if size > steps.model.max_shard_size:
         shards = sizes.shards(reference, tensors.values(), imatrix, steps.model.max_shard_size)
+        if not shards:
+            raise BadInputError(
+                f"{job}: {next(iter(tensors))} alone is larger than `max_shard_size`, and llama-gguf-split cannot begin"
+                " with such a tensor. Raise `max_shard_size`."
+            )
     return ForeseenQuant(recipe, size, tensors, tuple(fallbacks(said)), shards)
 
 

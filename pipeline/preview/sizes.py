@@ -36,7 +36,8 @@ def quant(reference: GGUFFile, tensors: Iterable[Tensor], imatrix: Imatrix | Non
 def shards(reference: GGUFFile, tensors: Iterable[Tensor], imatrix: Imatrix | None, limit: int) -> tuple[int, ...]:
     """Return the size of each shard of a quant, as llama-gguf-split cuts it by `limit` in bytes.
 
-    `tensors` are in the order of the file. All metadata is in the first shard.
+    `tensors` are in the order of the file. All metadata is in the first shard. Empty where llama-gguf-split cannot cut
+    it: the first tensor alone is larger.
     """
     limit = limit // 10**6 * 10**6  # the option takes megabytes
     parts: list[list[Tensor]] = [[]]
@@ -49,6 +50,8 @@ def shards(reference: GGUFFile, tensors: Iterable[Tensor], imatrix: Imatrix | No
         parts[-1].append(tensor)
     split = sum(_pair(key, size) for key, size in SPLIT)
     first, *rest = parts
+    if not first:
+        return ()
     return (
         _file(_quant_metadata(reference, imatrix) + split, first),
         *(_file(split, part) for part in rest),

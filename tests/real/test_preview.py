@@ -78,6 +78,15 @@ def test_shards_are_those_of_the_real_files(matrix_file, toolchain, store):
     assert [len(quant.shards) for quant in quants] == [2, 2, 4, 0]
 
 
+def test_a_first_tensor_that_is_larger_than_a_shard_is_refused(matrix_file, toolchain, store):
+    path = matrix_file("llama", "F32")
+    (steps,) = run.look([replace(matrix.load(path).models[0], max_shard_size=1_000_000)], toolchain, path)
+    with pytest.raises(BadInputError, match=r"llama:F32: output\.weight alone is larger than `max_shard_size`"):
+        foresee(store, steps)
+    with pytest.raises(ToolchainError, match="one of splits have 0 tensors"):
+        store.get(steps.shards(steps.model.recipes[0]))
+
+
 @pytest.mark.parametrize(
     ("kind", "recipe", "said"),
     [
