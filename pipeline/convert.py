@@ -45,19 +45,11 @@ class Reference(Step):
         return {
             "source": self.source.digest,
             "toolchain": self.toolchain.identity,
-            "transformers": _transformers(),
+            "transformers": transformers_version(),
         }
 
     def make(self, room: Path, store: Store, task: Task) -> None:
-        # The converter writes the directory's name into the file and reads the card beside the weights, so it
-        # is always shown the same layout: a directory with the model's name and the files that we know.
-        layout = room / "layout" / self.source.name
-        layout.mkdir(parents=True)
-        directory = self.source.open(store).resolve()
-        for file in self.source.converted:
-            (layout / file.name).symlink_to(directory / file.name)
-        if self.source.card:
-            (layout / CARD).write_text(self.source.card, encoding="utf-8")
+        layout = lay_out(self.source, self.source.open(store), room)
 
         def watch(text: str) -> None:
             if percents := re.findall(r"Writing:\s+(\d+)%", text):
@@ -65,17 +57,37 @@ class Reference(Step):
 
         converter = tools(store, self.toolchain).converter
         shell.run(
-            [sys.executable, converter, layout, "--outfile", room / REFERENCE, "--outtype", "auto"],
+            [sys.executable, converter, *arguments(layout, room)],
             cwd=room,
             env=OFFLINE,
             doing=f"converting {self.source.id}",
             watch=watch,
         )
-        shutil.rmtree(room / "layout")
+        shutil.rmtree(layout.parent)
+
+
+def lay_out(source: Source, directory: Path, room: Path) -> Path:
+    """Show the converter the files of a source, which are in `directory`, in the one way that it always sees.
+
+    It writes the directory's name into the file and reads the card beside the weights: so it gets a directory with the
+    model's name and the files that we know.
+    """
+    layout = room / "layout" / source.name
+    layout.mkdir(parents=True)
+    for file in source.converted:
+        (layout / file.name).symlink_to(directory.resolve() / file.name)
+    if source.card:
+        (layout / CARD).write_text(source.card, encoding="utf-8")
+    return layout
+
+
+def arguments(layout: Path, room: Path) -> list[object]:
+    """Return the converter's arguments, with which it writes `REFERENCE` into `room`."""
+    return [layout, "--outfile", room / REFERENCE, "--outtype", "auto"]
 
 
 @cache
-def _transformers() -> str:
+def transformers_version() -> str:
     """Return the version of the library that reads tokenizers for the converter: it decides bytes, too."""
     try:
         return version("transformers")

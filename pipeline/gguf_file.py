@@ -10,13 +10,14 @@ import math
 import mmap
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from gguf import GGML_QUANT_SIZES
 
 from pipeline.errors import ToolchainError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 MAGIC = b"GGUF"
@@ -24,8 +25,10 @@ STRING, ARRAY = 8, 9
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 # Most layers that llama.cpp knows of (src/llama-hparams.h, LLAMA_MAX_LAYERS).
 LAYERS = 512
-# Type id to name, weights a block and bytes a block. The package does not know the youngest of the pinned llama.cpp.
-BLOCKS = {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()} | {42: ("Q2_0", 64, 18)}
+# Type id to name, and name to weights a block and bytes a block. The package does not know the youngest type of the
+# pinned llama.cpp.
+TYPES = {int(kind): str(kind.name) for kind in GGML_QUANT_SIZES} | {42: "Q2_0"}
+SIZES = {str(kind.name): sizes for kind, sizes in GGML_QUANT_SIZES.items()} | {"Q2_0": (64, 18)}
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,13 @@ class Tensor:
     size: int
     """Bytes of data."""
 
+    @classmethod
+    def of(cls, name: str, shape: tuple[int, ...], type_: str) -> Self:
+        """KeyError for a type that ggml does not have."""
+        weights, size = SIZES[type_]
+        parameters = math.prod(shape)
+        return cls(name, shape, type_, parameters, parameters // weights * size)
+
 
 @dataclass(frozen=True)
 class GGUFFile:
@@ -46,6 +56,10 @@ class GGUFFile:
     metadata: dict[str, Any]
     """Scalars, strings, and numbers a layer as a tuple; longer arrays (the vocabulary) are left out."""
     tensors: dict[str, Tensor]
+    metadata_size: int
+    """Bytes of all keys and values as llama.cpp writes them again: there a string ends before its first NUL."""
+    data_begin: int
+    """Where in the file the tensors' data begins."""
 
     @property
     def parameters(self) -> int:
@@ -53,15 +67,12 @@ class GGUFFile:
 
     @property
     def bits_per_weight(self) -> float:
-        return 8 * sum(t.size for t in self.tensors.values()) / self.parameters
+        return bits_per_weight(self.tensors.values())
 
     @property
     def types(self) -> dict[str, int]:
         """Number of tensors of each type, most frequent first."""
-        counts: dict[str, int] = {}
-        for tensor in self.tensors.values():
-            counts[tensor.type] = counts.get(tensor.type, 0) + 1
-        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        return type_counts(self.tensors.values())
 
     @property
     def architecture(self) -> str:
@@ -75,6 +86,17 @@ class GGUFFile:
     def layers(self) -> int:
         """Layers that can be offloaded: the blocks and the output."""
         return self.hyperparameter("block_count") + 1
+
+
+def bits_per_weight(tensors: Collection[Tensor]) -> float:
+    return 8 * sum(t.size for t in tensors) / sum(t.parameters for t in tensors)
+
+
+def type_counts(tensors: Collection[Tensor]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for tensor in tensors:
+        counts[tensor.type] = counts.get(tensor.type, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def read(path: Path) -> GGUFFile:
@@ -94,6 +116,7 @@ def _parse(path: Path, cursor: _Cursor) -> GGUFFile:
     if magic != MAGIC or version not in (2, 3):
         raise ValueError(f"it begins with {magic!r}, version {version}")
     metadata: dict[str, Any] = {}
+    metadata_begin = cursor.position
     for _ in range(key_count):
         key = cursor.string()
         (kind,) = cursor.unpack("<I")
@@ -102,22 +125,21 @@ def _parse(path: Path, cursor: _Cursor) -> GGUFFile:
                 metadata[key] = numbers
         else:
             metadata[key] = cursor.string() if kind == STRING else cursor.unpack(SCALARS[kind])[0]
+    metadata_size = cursor.position - metadata_begin - cursor.after_nul
     tensors, end = {}, 0
     for _ in range(tensor_count):
         name = cursor.string()
         (dimensions,) = cursor.unpack("<I")
         *shape, kind, offset = cursor.unpack(f"<{dimensions}QIQ")
-        if kind not in BLOCKS:
+        if kind not in TYPES:
             raise ValueError(f"{name} has the unknown type {kind}")
-        type_, weights, size = BLOCKS[kind]
-        parameters = math.prod(shape)
-        tensors[name] = Tensor(name, tuple(shape), type_, parameters, parameters // weights * size)
+        tensors[name] = Tensor.of(name, tuple(shape), TYPES[kind])
         end = max(end, offset + tensors[name].size)
     alignment = int(metadata.get("general.alignment", 32))
     begin = -(-cursor.position // alignment) * alignment
     if begin + end > len(cursor.data):
         raise ValueError(f"its tensors need {begin + end} bytes and it has {len(cursor.data)}")
-    return GGUFFile(path, metadata, tensors)
+    return GGUFFile(path, metadata, tensors, metadata_size, begin)
 
 
 class _Cursor:
@@ -126,6 +148,8 @@ class _Cursor:
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         self.position = 0
+        self.after_nul = 0
+        """Bytes of strings from their first NUL on."""
 
     def unpack(self, layout: str) -> tuple[Any, ...]:
         values = struct.unpack_from(layout, self.data, self.position)
@@ -136,8 +160,7 @@ class _Cursor:
         (length,) = self.unpack("<Q")
         if length > len(self.data) - self.position:
             raise ValueError("a string reaches past the end")
-        self.position += length
-        return self.data[self.position - length : self.position].decode()
+        return self._bytes(length).decode()
 
     def array(self) -> tuple[Any, ...] | None:
         """Return an array of few numbers; pass over any other."""
@@ -154,9 +177,16 @@ class _Cursor:
         if kind == STRING:
             for _ in range(count):
                 (length,) = self.unpack("<Q")
-                self.position += length
+                self._bytes(length)
         elif kind == ARRAY:
             for _ in range(count):
                 self.skip_array()
         else:
             self.position += count * struct.calcsize(SCALARS[kind])
+
+    def _bytes(self, length: int) -> bytes:
+        content = self.data[self.position : self.position + length]
+        self.position += length
+        if b"\0" in content:
+            self.after_nul += length - content.index(b"\0")
+        return content

@@ -48,6 +48,10 @@ LICENCE = re.compile(r"(LICEN[SC]E|NOTICE|USE_POLICY)[\w-]*(\.(txt|md))?", re.IG
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.*", "*.tiktoken")
 # Everybody, who accepts the terms, or whom the authors let in: as the Hub says it.
 Gating = Literal["no", "auto", "manual"]
+# Three times the largest tokenizer in use; of cards and licences, which are read as a whole, much less.
+MAX_COMPANION_BYTES = 100_000_000
+MAX_PAPER_BYTES = 4_000_000
+MAX_COMPANIONS_BYTES = 300_000_000
 BYTES_PER_WEIGHT = {"float32": 4, "float64": 8, "float8_e4m3fn": 1}
 
 
@@ -82,6 +86,11 @@ class Source:
         named = self.config.get("architectures")
         first = str(named[0]) if isinstance(named, list) and named else ""
         return first if re.fullmatch(r"\w{1,80}", first) else "model without a readable architecture"
+
+    @property
+    def companions(self) -> list[FileEntry]:
+        """What is converted besides the weights and the card."""
+        return [file for file in self.converted if file.name not in self.weights]
 
     @property
     def weight_bytes(self) -> int:
@@ -147,7 +156,7 @@ class Snapshot(Step):
         return {"source": self.source.id, "files": self.source.materials}
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
-        _download(self.source, self.source.converted, room, task)
+        download(self.source, self.source.converted, room, task)
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,7 @@ class Papers(Step):
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
         if self.source.path is None:
-            _download(self.source, self.files, room, task)
+            download(self.source, self.files, room, task)
             return
         for file in self.files:
             shutil.copyfile(self.source.path / file.name, room / file.name)
@@ -176,7 +185,7 @@ class Papers(Step):
         return [f for f in self.source.files if _is_paper(f.name)]
 
 
-def _download(source: Source, files: Sequence[FileEntry], room: Path, task: Task) -> None:
+def download(source: Source, files: Sequence[FileEntry], room: Path, task: Task) -> None:
     """Download files of a source at its revision, and hold them against what the Hub lists."""
     from pipeline.hub import ask, reader
     from pipeline.hub.progress import bar
@@ -252,16 +261,11 @@ def check_architecture(source: Source, known: frozenset[str] | None) -> None:
 def _look_at_directory(model: Model, path: Path) -> Source:
     names = {p.name for p in path.iterdir() if p.is_file()}
     where = f"{model.source} in {path}"
+    _check_sizes({name: (path / name).stat().st_size for name in names}, where)
     config = _config(path / "config.json", where)
     index = _json(path / safetensors.INDEX, where) if safetensors.INDEX in names else None
     weights = safetensors.weight_files(names, index, where)
-    held = {name: safetensors.read_header(path / name) for name in weights}
-    if index is not None:
-        for tensor, shard in index["weight_map"].items():
-            if tensor not in held[shard]:
-                raise BadInputError(
-                    f"{where}: the index puts {tensor} into {shard}, which does not hold it. Download both again."
-                )
+    safetensors.check_index(index, {name: safetensors.read_header(path / name) for name in weights}, where)
     contents = {name: file_sha256(path / name) for name in _deciding(names)}
     files = tuple(
         FileEntry(name=name, size=(path / name).stat().st_size, sha256=contents[name]) for name in _used(names, weights)
@@ -277,6 +281,7 @@ def _look_at_hub(model: Model, *, from_outside: bool) -> Source:
     look_up = partial(hub.model_info, model.source, revision=model.revision, files_metadata=True)
     info = ask(model.source, look_up, model.revision)
     revision = str(info.sha)
+    _check_answer(model, str(info.id), revision)
     listed = {s.rfilename: s for s in info.siblings or ()}
     where = f"{model.source} at {revision[:12]}"
     if "config.json" not in listed:
@@ -284,6 +289,7 @@ def _look_at_hub(model: Model, *, from_outside: bool) -> Source:
     gating = _gating(info.gated)
     sums = {name: lfs.sha256 if (lfs := listed[name].lfs) else "" for name in listed}
     contents = {name: sums[name] or str(listed[name].blob_id) for name in _deciding(set(listed))}
+    _check_sizes({name: sibling.size or 0 for name, sibling in listed.items()}, where)
     with tempfile.TemporaryDirectory() as scratch:
 
         def fetch(name: str) -> Path:
@@ -322,6 +328,37 @@ def _gating(said: object) -> Gating:
     return "no" if not said else "auto" if said == "auto" else "manual"
 
 
+def _check_answer(model: Model, repo: str, revision: str) -> None:
+    """Raise `BadInputError` where the Hub speaks of another repo or revision than it was asked for."""
+    if repo != model.source:
+        raise BadInputError(
+            f"{model.source} is called {repo} on the Hub now. Write `source: {repo}` in matrix.yml; its releases go to"
+            f" a repo of that name then."
+        )
+    if model.revision not in {None, revision}:
+        raise BadInputError(
+            f"{model.source} has no commit {model.revision}: that is a branch or tag there, which may move, and leads"
+            f" to {revision} now. Write `revision: {revision}` in matrix.yml."
+        )
+
+
+def _check_sizes(sizes: dict[str, int], where: str) -> None:
+    """Raise `BadInputError` for files beside the weights that are too large to be what their names say."""
+    small = {n: size for n, size in sizes.items() if n == safetensors.INDEX or _is_companion(n)}
+    for name, size in sorted(small.items()):
+        limit = MAX_PAPER_BYTES if name == CARD or LICENCE.fullmatch(name) else MAX_COMPANION_BYTES
+        if size > limit:
+            raise BadInputError(
+                f"{where}: {name} has {size} bytes, and more than {limit} are not read. Make it smaller, or drop the"
+                " model."
+            )
+    if (total := sum(small.values())) > MAX_COMPANIONS_BYTES:
+        raise BadInputError(
+            f"{where} has {total} bytes in {len(small)} files beside its weights, and more than"
+            f" {MAX_COMPANIONS_BYTES} are not read. Take out what is not the model's."
+        )
+
+
 def _used(names: set[str], weights: list[str]) -> list[str]:
     index = [safetensors.INDEX] if safetensors.INDEX in names else []
     return sorted({*weights, *index, *(n for n in names if _is_companion(n))})
@@ -353,7 +390,7 @@ def _config(path: Path, where: str) -> dict[str, Any]:
 def _json(path: Path, where: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(f"{where}: {path.name} is not JSON ({error}). Download it again.") from error
     if not isinstance(value, dict):
         raise BadInputError(f"{where}: {path.name} holds no JSON object. Download it again.")

@@ -77,7 +77,7 @@ HOSTILE = (
 def gguf(architecture, hyperparameters, tensors=()):
     metadata = {f"{architecture}.{key}": value for key, value in hyperparameters.items()}
     held = {name: Tensor(name, (count,), "BF16", count, 2 * count) for name, count in tensors}
-    return GGUFFile(Path("reference.gguf"), {"general.architecture": architecture} | metadata, held)
+    return GGUFFile(Path("reference.gguf"), {"general.architecture": architecture} | metadata, held, 0, 0)
 
 
 def steps(index, config, *, gated, licences=()):
@@ -90,12 +90,14 @@ def steps(index, config, *, gated, licences=()):
     return job.Steps(model, source, toolchain)
 
 
-def foreseen(of, reference, sizes, *, shards=1, fallbacks=()):
+def foreseen(of, reference, sizes, *, shards=0, fallbacks=()):
     quants = tuple(
-        ForeseenQuant(recipe, size, 8 * size / reference.parameters, {"Q4_K": 108, "Q6_K": 19, "F32": 37}, found, n)
-        for recipe, size, found, n in zip(of.model.recipes, sizes, [fallbacks, *[()] * 9], [1, shards, 1], strict=False)
+        ForeseenQuant(
+            recipe, size, {"a": Tensor("a", (1,), "Q4_K", reference.parameters, size)}, found, (size // max(n, 1),) * n
+        )
+        for recipe, size, found, n in zip(of.model.recipes, sizes, [fallbacks, *[()] * 9], [0, shards, 0], strict=False)
     )
-    return Foreseen(reference, 2 * reference.parameters, 2_068_563, quants)
+    return Foreseen(reference, 2 * reference.parameters, 2_068_563, imatrix_exact=True, quants=quants)
 
 
 @pytest.fixture
@@ -242,7 +244,10 @@ class TestMinutes:
         reference = gguf("llama", {}, [("blk.0.ffn_up.weight", 8_000_000_000)])
         of = steps(0, {}, gated="no")
         quick, slow = (
-            replace(foreseen(of, reference, [4_000_000_000]).quants[0], types={kind: 9, "F32": 9})
+            replace(
+                foreseen(of, reference, [4_000_000_000]).quants[0],
+                tensors={"a": Tensor("a", (1,), kind, 8_000_000_000, 1)},
+            )
             for kind in ("Q8_0", "IQ2_XS")
         )
         # 8e9 weights over 16 cores: 2 s at 250 million a second and core, 385 s at 1.3.
@@ -254,7 +259,9 @@ class TestMinutes:
             gguf("llama", {"expert_count": 8, "expert_used_count": 2}, [(f"blk.0.ffn_up{end}.weight", 8_000_000_000)])
             for end in ("", "_exps")
         )
-        quant = replace(foreseen(of, dense, [4_000_000_000]).quants[0], types={"Q8_0": 1})
+        quant = replace(
+            foreseen(of, dense, [4_000_000_000]).quants[0], tensors={"a": Tensor("a", (1,), "Q8_0", 8_000_000_000, 1)}
+        )
         assert minutes(dense, quant, 64, 512) > 3 * minutes(sparse, quant, 64, 512)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -59,7 +60,12 @@ class TestDirectory:
 
     @pytest.mark.parametrize(
         ("config", "said"),
-        [(None, "has no config.json"), ("{", "config.json is not JSON"), ("[]", "holds no JSON object")],
+        [
+            (None, "has no config.json"),
+            ("{", "config.json is not JSON"),
+            ("[]", "holds no JSON object"),
+            ("[" * 100_000, "config.json is not JSON"),
+        ],
     )
     def test_refuses_a_bad_config(self, directory, config, said):
         (directory / "config.json").unlink()
@@ -165,6 +171,50 @@ class TestHub:
     def test_no_such_revision(self):
         with pytest.raises(BadInputError, match=f"has no revision {'a' * 40}"):
             source.look(model(revision="a" * 40))
+
+    def test_a_renamed_repo_is_named(self, hub):
+        hub.rename(REPO, "google/gemma-2-2b")
+        with pytest.raises(BadInputError, match=r"google/gemma-2b is called google/gemma-2-2b on the Hub now\. Write"):
+            source.look(model())
+        hub.rename("google/gemma-2-2b", "google/Gemma-2b")
+        with pytest.raises(BadInputError, match=r"Write `source: google/Gemma-2b` in matrix\.yml"):
+            source.look(replace(model(), source="google/gemma-2-2b"))
+
+    def test_a_revision_that_leads_to_another_is_no_commit(self, hub, directory):
+        branch = "f" * 40
+        hub.add(REPO, directory, SHA, branch)
+        with pytest.raises(BadInputError, match=f"has no commit {branch}: .* Write `revision: {SHA}`"):
+            source.look(model(revision=branch))
+        assert source.look(model(revision=SHA)).revision == SHA
+
+    @pytest.mark.parametrize(
+        ("name", "size"),
+        [
+            ("tokenizer.json", 10**10),
+            ("config.json", 10**10),
+            ("model.safetensors.index.json", 10**10),
+            ("LICENSE", 10**10),
+            ("README.md", 5_000_000),
+        ],
+    )
+    def test_a_small_file_that_is_huge_is_not_fetched(self, hub, directory, name, size):
+        (directory / name).touch()
+        os.truncate(directory / name, size)
+        hub.add(REPO, directory, SHA)
+        with pytest.raises(BadInputError, match=rf"{name} has {size} bytes, and more than \d+ are not read"):
+            source.look(model())
+        assert not any("/resolve/" in r.path for r in hub.requests)
+        with pytest.raises(BadInputError, match=rf"{name} has {size} bytes, and more than \d+ are not read"):
+            source.look(model(directory))
+
+    def test_many_large_files_beside_the_weights_are_not_fetched(self, hub, directory):
+        for number in range(4):
+            (directory / f"vocab.{number}").touch()
+            os.truncate(directory / f"vocab.{number}", 90_000_000)
+        hub.add(REPO, directory, SHA)
+        with pytest.raises(BadInputError, match="bytes in 7 files beside its weights, and more than 300000000 are not"):
+            source.look(model())
+        assert not any("/resolve/" in r.path for r in hub.requests)
 
     def test_a_hub_that_fails_is_no_fault_of_the_user(self, hub):
         hub.fault("/api/models/", status=500, count=100)

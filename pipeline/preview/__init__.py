@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import BadInputError, GatedError, PipelineError
+from pipeline.errors import GatedError, PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from pipeline.preview.record import Outlook, Preview
     from pipeline.run import Workshop
     from pipeline.toolchain import Toolchain
-
-# Bytes of a card or a licence file; the longest that we met has a tenth of it.
-LONGEST_PAPER = 5_000_000
 
 
 def look(
@@ -45,7 +42,7 @@ def look(
 
 
 def _outlook(shop: Workshop, steps: Steps) -> Outlook:
-    from pipeline.preview.engine import foresee  # type: ignore[import-not-found]
+    from pipeline.preview.engine import foresee
     from pipeline.preview.outlook import outlook
     from pipeline.source import check_architecture
     from pipeline.toolchain import architectures
@@ -61,11 +58,5 @@ def _outlook(shop: Workshop, steps: Steps) -> Outlook:
 def _card(shop: Workshop, steps: Steps) -> str | None:
     from pipeline.source import CARD, Papers
 
-    papers = Papers(steps.source)
-    for file in papers.files:
-        if file.size > LONGEST_PAPER:
-            raise BadInputError(
-                f"{file.name} of {steps.source.id} has {file.size / 1e6:.0f} MB: no card and no licence is that long."
-            )
-    path = shop.store.get(papers).file(CARD)
+    path = shop.store.get(Papers(steps.source)).file(CARD)
     return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None

@@ -13,8 +13,6 @@ from pipeline.chunks import CONTEXT
 from pipeline.speed import GENERATED_TOKENS, PROMPT_TOKENS, REPETITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pipeline.gguf_file import GGUFFile
     from pipeline.preview.foreseen import ForeseenQuant
 
@@ -42,16 +40,8 @@ def minutes(reference: GGUFFile, quant: ForeseenQuant, chunks: int, answer_token
     runs = REPETITIONS + 1  # one to warm up
     met = chunks * CONTEXT + runs * PROMPT_TOKENS
     generated = answer_tokens + runs * GENERATED_TOKENS
-    seconds = _quantizing(reference.parameters, quant.types)
+    seconds = sum(t.parameters / _QUANTIZING.get(t.type, _UNMEASURED) for t in quant.tensors.values()) / (1e6 * CORES)
     return (seconds + met * active / (_MEETING * CORES) + generated * read / _READING) / 60
-
-
-def _quantizing(parameters: int, types: Mapping[str, int]) -> float:
-    """Seconds. Every tensor counts alike but those in F32, which are norms: nearly no weights."""
-    counted = {kind: number for kind, number in types.items() if kind != "F32"} or dict(types)
-    tensors = max(1, sum(counted.values()))
-    slowness = sum(number / tensors / _QUANTIZING.get(kind, _UNMEASURED) for kind, number in counted.items())
-    return parameters * slowness / (1e6 * CORES)
 
 
 def _active(reference: GGUFFile) -> float:

@@ -66,10 +66,10 @@ def _quant(steps: Steps, foreseen: Foreseen, quant: ForeseenQuant, last: Release
         quant=quant.recipe.name,
         file=steps.model.file_name(quant.recipe.name),
         size=quant.size,
-        shards=max(1, quant.shards),
+        shards=len(quant.files),
         bits_per_weight=round(quant.bits_per_weight, 4),
         fallbacks=len(quant.fallbacks),
-        tensors=sum(quant.types.values()),
+        tensors=len(quant.tensors),
         memory=tuple(Memory(context=length, size=quant.size + cache) for length, cache in known if cache is not None),
         minutes=round(minutes(reference, quant, disk.chunks(steps), steps.model.max_tokens), 2),
         change=_change(steps, quant, last),
@@ -87,8 +87,8 @@ def _change(steps: Steps, quant: ForeseenQuant, last: Release | None) -> Literal
 
 
 def _published_as(steps: Steps, quant: ForeseenQuant) -> list[str]:
-    name, count = steps.model.file_name(quant.recipe.name), quant.shards
-    if count <= 1:
+    name, count = steps.model.file_name(quant.recipe.name), len(quant.shards)
+    if not count:
         return [name]
     return [shard_name(name, f"quant-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 

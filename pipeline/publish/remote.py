@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import BadInputError
 from pipeline.hub import api
+from pipeline.hub.part import part
 from pipeline.release import RELEASE
 from pipeline.result import FileEntry, Release
 
@@ -48,8 +49,9 @@ class Remote:
         """Return a file, or its `first` bytes alone; nothing where there is none."""
         if name not in self.files:
             return b""
-        headers = build_hf_headers() | ({"Range": f"bytes=0-{first - 1}"} if first else {})
-        answer = get_session().get(hf_hub_url(self.repo, name, revision=self.commit), headers=headers)
+        if first:
+            return part(self.repo, name, self.commit, 0, first)
+        answer = get_session().get(hf_hub_url(self.repo, name, revision=self.commit), headers=build_hf_headers())
         hf_raise_for_status(answer)
         return answer.content
 

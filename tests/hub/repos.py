@@ -134,6 +134,7 @@ class Repos:
         self._root = root
         self._lock = threading.Lock()
         self._repos: dict[tuple[str, str], Repo] = {}
+        self.renamed: dict[tuple[str, str], str] = {}  # to their new names, for as long as the server runs
         for path in root.glob("*/*/*/repo.json"):
             content = json.loads(path.read_bytes())
             self._repos[content["repo_type"], content["repo_id"]] = Repo(path.parent, **content)
@@ -151,6 +152,17 @@ class Repos:
             repo.save()
             self._repos[repo_type, repo_id] = repo
         return repo
+
+    def rename(self, repo_type: str, repo_id: str, new_id: str) -> None:
+        with self._lock:
+            repo = self._repos.pop((repo_type, repo_id))
+            root = self._root / f"{repo_type}s" / new_id
+            root.parent.mkdir(exist_ok=True)
+            repo.root.rename(root)
+            repo.root, repo.repo_id = root, new_id
+            repo.save()
+            self._repos[repo_type, new_id] = repo
+            self.renamed[repo_type, repo_id] = new_id
 
     def delete(self, repo: Repo) -> None:
         with self._lock:

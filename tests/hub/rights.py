@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from .answers import RefusedError
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 def visible(hub: LoopbackHub, call: Call, repo_type: str, repo_id: str) -> Repo:
     repo = hub.repos.get(repo_type, repo_id)
+    if repo is None and (new_id := hub.repos.renamed.get((repo_type, repo_id))):
+        location = f"{call.raw_path.replace(repo_id, new_id, 1)}?{urlencode(call.query, doseq=True)}"
+        raise RefusedError(307, f"Temporary Redirect. Redirecting to {location}", headers={"Location": location})
     if repo is None or (repo.private and not (call.account and call.account.reads(repo))):
         raise RefusedError(404, "Repository not found", "RepoNotFound")
     return repo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import shutil
 import socket
 import tempfile
@@ -160,8 +161,14 @@ class LoopbackHub:
         repo.put(Commit(revision, parents, "Add files", "", repo.namespace, now(), files))
         repo.point(f"refs/heads/{branch}", revision)
 
+    def rename(self, repo_id: str, new_id: str) -> None:
+        """Give a model another name; who asks for the old one is sent to the new one."""
+        self.repos.rename("model", repo_id, new_id)
+
     def _take(self, path: Path, name: str, lines: str) -> File:
         size = path.stat().st_size
+        if path.stat().st_blocks * 512 < size // 2:
+            return self._take_hole(path, size)
         with path.open("rb") as file:
             large = is_large(lines, name, size, file.read(512))
             file.seek(0)
@@ -171,6 +178,16 @@ class LoopbackHub:
             shutil.copyfile(path, room)
             self.objects.add_file(room, sha256)
         return File.of(sha256, size, large=large, content=b"" if large else path.read_bytes())
+
+    def _take_hole(self, path: Path, size: int) -> File:
+        """Serve a file that is mostly a hole, however large, under a made-up sha256: nobody reads it to its end."""
+        with path.open("rb") as file:
+            sha256 = hashlib.sha256(b"%d %s" % (size, file.read(1 << 20))).hexdigest()
+        if not self.objects.has(sha256):
+            room = self.objects.room()
+            os.link(path, room)
+            self.objects.add_file(room, sha256)
+        return File.of(sha256, size, large=True)
 
 
 class _Server(uvicorn.Server):

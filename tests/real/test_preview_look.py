@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from conftest import MATRIX, ROOT, empty_store
 
-from pipeline import gguf_file, matrix, preview, run
+from pipeline import gguf_file, matrix, preview, run, source
 from pipeline.convert import REFERENCE
 from pipeline.preview.foreseen import Foreseen, ForeseenQuant
 from pipeline.preview.page import page
@@ -19,8 +19,8 @@ from pipeline.publish.folder import Folder
 def foresee(store, steps):
     path = store.get(steps.reference).file(REFERENCE)
     file = gguf_file.read(path)
-    quants = [ForeseenQuant(r, 1_000_000, 4.0, {"Q4_K": 1}, (), 1) for r in steps.model.recipes]
-    return Foreseen(file, path.stat().st_size, 1000, tuple(quants))
+    quants = [ForeseenQuant(r, 1_000_000, file.tensors, (), ()) for r in steps.model.recipes]
+    return Foreseen(file, path.stat().st_size, 1000, imatrix_exact=True, quants=tuple(quants))
 
 
 def test_good_and_bad_models_of_one_matrix(monkeypatch, model_directory, machine_store, toolchain, tmp_path):
@@ -28,7 +28,7 @@ def test_good_and_bad_models_of_one_matrix(monkeypatch, model_directory, machine
     unknown, long = (shutil.copytree(good, tmp_path / name) for name in ("unknown", "long"))
     config = json.loads((unknown / "config.json").read_text()) | {"architectures": ["NobodyForCausalLM"]}
     (unknown / "config.json").write_text(json.dumps(config))
-    (long / "README.md").write_text("x" * (preview.LONGEST_PAPER + 1))
+    (long / "README.md").write_text("x" * (source.MAX_PAPER_BYTES + 1))
     path = tmp_path / "matrix.yml"
     pin = matrix.load(ROOT / "matrix.yml").llama_cpp
     text = MATRIX.format(sha256=pin.sha256, quants="Q8_0, Q4_K_M", kind="llama", path=good)
@@ -44,7 +44,7 @@ def test_good_and_bad_models_of_one_matrix(monkeypatch, model_directory, machine
     assert "license: apache-2.0" in outlook.card
     first, second, third = seen.problems
     assert first.startswith(f"{path}:7:5: tiny/unknown is a NobodyForCausalLM")
-    assert second.startswith(f"{path}:8:5: README.md of tiny/long has 5 MB")
+    assert second.startswith(f"{path}:8:5: tiny/long in {long}: README.md has 4000001 bytes")
     assert third.startswith(f"{path}:9:5: tiny/gone in ")
     assert len(failures) == 3
     assert page(seen.outlooks, seen.problems).startswith("**1 model, 2 files, 2")
