@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format setup clean
+.PHONY: demo test act lint format setup clean
 
 demo: $(READY)
 	$(BIN)/python -m pipeline demo
@@ -12,10 +12,21 @@ demo: $(READY)
 test: $(READY) lint
 	$(BIN)/python -m pytest
 
+# Part of `make test`: the shipped workflow files, run here by act. What people read of it is left in out/act/.
+act: $(READY)
+	$(BIN)/python -m pytest tests/act
+
+WORKFLOWS := $(wildcard .github/workflows/*.yml)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
+	$(BIN)/check-jsonschema --quiet --builtin-schema custom.github-workflows-require-timeout $(WORKFLOWS)
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	$(BIN)/jactionlint --shellcheck=
+	$(BIN)/zizmor --offline --quiet --no-progress --persona=auditor .github
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

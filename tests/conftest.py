@@ -17,6 +17,7 @@ from hub import LoopbackHub
 from hub.accounts import EVER_GIVEN
 from huggingface_hub import constants
 
+pytest_plugins = ["machine"]
 GOLDEN = Path(__file__).parent / "golden"
 LINES = pytest.StashKey[list[str]]()
 

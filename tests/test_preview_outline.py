@@ -58,7 +58,8 @@ def fetched(hub):
 def test_no_weight_is_fetched_and_it_looks_like_the_source(sharded, loopback_hub, store, tmp_path):
     looked = source.look(model())
     Outline(looked).open(store, tmp_path / "open")
-    assert {p.name: p.stat().st_size for p in (tmp_path / "open").iterdir()} == {f.name: f.size for f in looked.converted}
+    found = {p.name: p.stat().st_size for p in (tmp_path / "open").iterdir()}
+    assert found == {f.name: f.size for f in looked.converted}
     for path in (tmp_path / "open").iterdir():
         assert path.read_bytes() == (sharded / path.name).read_bytes()
     header = max((sharded / name).stat().st_size for name in SHARDS) - SHARD_BYTES

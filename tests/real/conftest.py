@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import models
-import platformdirs
 import pytest
+from machine import ROOT, empty_store
 
 from pipeline import job, matrix, run
-from pipeline.progress import Display
 from pipeline.publish.folder import Folder
 from pipeline.result import Release
-from pipeline.store import Store
-from pipeline.toolchain import tools
 
-ROOT = Path(__file__).parent.parent.parent
-SHARED = ("toolchain", "llama.cpp")
+if TYPE_CHECKING:
+    from pipeline.store import Store
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.real)
-
-
-@pytest.fixture(scope="session")
-def toolchain():
-    return run.toolchain_of(matrix.load(ROOT / "matrix.yml"), cuda=False)
-
-
-@pytest.fixture(scope="session")
-def machine_store(toolchain):
-    """The store that this machine's runs use, with the toolchain in it."""
-    root = os.environ.get("LLM_QUANTIZER_STORE") or platformdirs.user_cache_dir("llm-quantizer")
-    store = Store(Path(root).absolute(), Display())
-    with store.in_use():
-        tools(store, toolchain)
-        yield store
 
 
 @pytest.fixture(scope="session")
@@ -65,26 +46,11 @@ def store(request, machine_store, prepared, tmp_path):
     return copied_store(machine_store, prepared, tmp_path / "store")
 
 
-def empty_store(machine_store: Store, root: Path) -> Store:
-    """A store with the toolchain and no more."""
-    root.mkdir()
-    for kind in SHARED:
-        (root / kind).symlink_to(machine_store.root / kind)
-    return Store(root, Display(io.StringIO()))
-
-
 def copied_store(machine_store: Store, prepared: Store, root: Path) -> Store:
     store = empty_store(machine_store, root)
     for kind in ("reference", "imatrix", "logits"):
         shutil.copytree(prepared.root / kind, root / kind, copy_function=os.link)
     return store
-
-
-@pytest.fixture(scope="session")
-def model_directory(tmp_path_factory):
-    """`model_directory(kind)` is the directory of a tiny model."""
-    root = tmp_path_factory.mktemp("models")
-    return lambda kind: (root / kind) if (root / kind).exists() else models.build(kind, root / kind)
 
 
 MATRIX = """\

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import empty_store, leftovers, weights
+from conftest import leftovers, weights
+from machine import empty_store
 
 KINDS = ("reference", "imatrix", "logits", "quant", "answer", "quality", "speed")
 

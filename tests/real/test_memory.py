@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import models
 import pytest
-from conftest import empty_store, write_matrix
+from conftest import write_matrix
+from machine import empty_store
 
 from pipeline import gguf_file, matrix, run, shell
 from pipeline.convert import REFERENCE

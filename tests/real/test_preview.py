@@ -12,7 +12,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from conftest import empty_store, leftovers
+from conftest import leftovers
+from machine import empty_store
 from models import KINDS, TEXT
 
 from pipeline import gguf_file, job, matrix, run, shell, source

@@ -7,7 +7,8 @@ import shutil
 import sys
 from types import SimpleNamespace
 
-from conftest import MATRIX, ROOT, empty_store
+from conftest import MATRIX
+from machine import ROOT, empty_store
 
 from pipeline import gguf_file, matrix, preview, run, source
 from pipeline.convert import REFERENCE

@@ -12,8 +12,9 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, copied_store, empty_store, leftovers, write_matrix
+from conftest import copied_store, leftovers, write_matrix
 from hub import LoopbackHub
+from machine import ROOT, empty_store
 
 from pipeline import matrix, run
 from pipeline.publish.folder import Folder
