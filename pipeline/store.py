@@ -133,7 +133,8 @@ class Store:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep `gc` away for as long as artifacts are read: hold this around any use of `get`."""
-        with self._users().open("w") as file:
+        # Open for reading, too: NFS gives a shared lock to readers alone.
+        with self._users().open("w+") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             yield
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
 import signal
@@ -102,6 +104,20 @@ def test_gc_drops_the_least_recently_used_and_leftovers(store):
     assert [a.label for a in dropped] == ["note b"]
     assert [a.label for a in store.artifacts()] == ["note c", "note a"]
     assert rooms(store) == []
+
+
+def test_a_shared_lock_is_asked_for_as_nfs_gives_it(store, monkeypatch):
+    # Linux's NFS client (nfs4_proc_lock) refuses a shared lock on a file that is not open for reading, and an exclusive
+    # one on a file that is not open for writing.
+    def flock(file, operation):
+        shared = operation & fcntl.LOCK_SH
+        if not (file.readable() if shared else file.writable()):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with store.in_use():
+        pass
+    assert store.gc(0) == []
 
 
 def test_gc_refuses_while_a_run_uses_the_store(store):
