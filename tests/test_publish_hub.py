@@ -211,6 +211,18 @@ class TestFromOtherMachines:
         target.stage(REPO, made.release.id, weights)
         assert (hub.uploaded(), titles(hub, STAGING + made.release.id)) == before
 
+    def test_a_link_in_a_files_place_is_not_followed_to_the_hub(self, hub, target, make, tmp_path):
+        made, weights = make(bundles.files()), bundles.weights(tmp_path / "room", bundles.files())
+        target.check([bundles.planned(made)])
+        (tmp_path / "private").write_text("a secret")
+        path = weights[0][1]
+        path.unlink()
+        path.symlink_to(tmp_path / "private")
+        before = hub.uploaded()
+        with pytest.raises(BadInputError, match=r"is not the file gemma-2b-Q4_K_M.gguf that was measured"):
+            target.stage(REPO, made.release.id, weights)
+        assert hub.uploaded() == before
+
     def test_what_was_released_is_not_staged(self, hub, target, publish, tmp_path):
         publish(bundles.files())
         target.stage(REPO, "another", bundles.weights(tmp_path / "room", bundles.files()))

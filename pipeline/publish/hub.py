@@ -168,6 +168,13 @@ def _stage(repo: str, branch: str, file: FileEntry, path: Path) -> None:
     hub.create_branch(repo, branch=branch, exist_ok=True)
     # One file a commit: a run that is killed has lost no more than the file that it was at.
     add = CommitOperationAdd(file.name, path)
+    # A store is shared, and here is a token: what was put in the file's place, such as a link to what only this process
+    # may read, goes nowhere.
+    if add.upload_info.sha256.hex() != file.sha256:
+        raise BadInputError(
+            f"{path} is not the file {file.name} that was measured: its SHA-256 is another one. Find out who writes to"
+            " this store, remove that artifact, and run its job again."
+        )
     hub.create_commit(repo, [add], commit_message=f"Stage {file.name}", revision=branch)
 
 
