@@ -193,6 +193,8 @@ class FakeGitHub:
                 (comment,) = (c for c in repository.comments if c.id == int(comment_id))
                 comment.body = body["body"]
                 return 200, _comment(comment)
+            case "POST", ["actions", "runners", "generate-jitconfig"]:
+                return 201, _runner(body)
         raise RefusedError(404, "Not Found")
 
     def _ref(self, name: str) -> dict[str, Any]:
@@ -255,6 +257,13 @@ class _Server(uvicorn.Server):
 def _comment(comment: Any) -> dict[str, Any]:
     url = f"https://github.example/comment/{comment.id}"
     return {"id": comment.id, "html_url": url, "body": comment.body, "user": {"login": comment.login}}
+
+
+def _runner(body: Any) -> dict[str, Any]:
+    if missing := [key for key in ("name", "runner_group_id", "labels") if not body.get(key)]:
+        raise RefusedError(422, f"Invalid request.\n\n{missing[0]} wasn't supplied.")
+    runner = {"id": 1, "name": body["name"], "labels": [{"name": name} for name in body["labels"]]}
+    return {"runner": runner, "encoded_jit_config": base64.b64encode(json.dumps(runner).encode()).decode()}
 
 
 def _check_length(body: str) -> None:
