@@ -230,7 +230,7 @@ def stage(
 @results_option
 @publish_option
 @dry_run_option
-@click.option("--partial", is_flag=True, help="Go without quants whose jobs came to no result, and say so.")
+@click.option("--partial", is_flag=True, help="Go without what failed or was withheld: its own job said so.")
 @cuda_option
 def release(
     model: str,
@@ -257,7 +257,7 @@ def release(
             shop.target.check([run.planned(steps, steps.model.recipes)])
             run.publish(shop, steps, found, missing)
     if not dry_run:
-        _finish(released, withheld=any(result.withheld for result in released))
+        _finish(released, withheld=not partial and any(result.withheld for result in released))
 
 
 @cli.command("card")

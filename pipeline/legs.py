@@ -18,13 +18,9 @@ def batches(plan: Plan) -> list[dict[str, str]]:
     """Return the models that a release is due for, 256 at most in a batch.
 
     A batch is `{name, models}`, the models as JSON in JSON, since they are the input of a workflow: a list of
-    `{source, repo, slug, jobs}`, with the number of jobs to run before the release. The slug is what names artifacts.
+    `{source, repo, slug}`; the slug is what names artifacts.
     """
-    due = [
-        {"source": m.source, "repo": m.repo, "slug": m.source.replace("/", "--"), "jobs": len(m.to_do)}
-        for m in plan.models
-        if m.due
-    ]
+    due = [{"source": m.source, "repo": m.repo, "slug": m.source.replace("/", "--")} for m in plan.models if m.due]
     return [
         {"name": f"{start + 1} to {start + len(part)} of {len(due)}", "models": json.dumps(part)}
         for start in range(0, len(due), MOST)

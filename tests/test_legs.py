@@ -45,7 +45,7 @@ def test_a_release_of_the_card_alone_has_no_jobs_and_one_that_is_not_due_no_leg(
         Plan((model(1, "Q8_0", action="published"), model(2, "Q8_0", action="published", due=False)))
     )
     (entry,) = models_of(batches)
-    assert entry == {"source": "owner/model-1", "repo": "me/model-1-GGUF", "slug": "owner--model-1", "jobs": 0}
+    assert entry == {"source": "owner/model-1", "repo": "me/model-1-GGUF", "slug": "owner--model-1"}
 
 
 def test_nothing_to_do_is_an_empty_list_and_never_a_dummy():

@@ -18,13 +18,13 @@ import pytest
 
 from pipeline.errors import BadInputError
 from pipeline.progress import Display
-from pipeline.store import MANIFEST, Store, digest_of
+from pipeline.store import MANIFEST, Step, Store, digest_of
 
 ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
-class Note:
+class Note(Step):
     """A step that writes its words, slowly if wanted, and logs each time it is made."""
 
     words: str

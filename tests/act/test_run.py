@@ -1,0 +1,122 @@
+"""The run, by the shipped workflow files: a merge, a button, what fails and what is withheld, and a run after that."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from conftest import REVISION, SETTINGS, plan_of
+
+from pipeline import demo
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM2_REPO = "me/SmolLM2-135M-Instruct-GGUF"
+QUANTS = ["Q8_0", "Q4_K_M", "IQ4_XS", "Q2_K"]
+
+
+@pytest.fixture
+def smollm2(machine_store):
+    """The real model, as the demo has it."""
+    return machine_store.get(demo.DemoModel()).file("SmolLM2-135M-Instruct")
+
+
+def test_a_merge_goes_from_plan_to_release(world, smollm2):
+    world.hub.add(SMOLLM2, smollm2, REVISION)
+    world.matrix(f"  - source: {SMOLLM2}\n", ", ".join(QUANTS), SETTINGS.replace("16", "32"))
+    ran = world.merge()
+    world.keep(ran, SMOLLM2_REPO, "merge")
+    assert ran.returncode == 0, ran.log[-5000:]
+    assert ran.failed() == []
+    steps = {"Plan": 1, "Prepare": 1, "Job": 4, "Stage": 4, "Release": 1, "Report": 1}
+    assert {step: len(ran.ran(step)) for step in steps} == steps
+    release = world.release(SMOLLM2_REPO)
+    assert [r.quant for r in release.published] == QUANTS
+    assert release.provenance.revision == REVISION
+    assert set(plan_of(ran, world)) == {f"{SMOLLM2}:{quant}" for quant in QUANTS}
+    page = next(text for job, text in ran.summaries if "Report" in job)
+    assert page.startswith("## ✅ 4 of 4 published, 0 withheld, 0 failed")
+    assert "```mermaid" in page
+    # Four jobs, a page each.
+    assert sum("Job" in job for job, _ in ran.summaries) == 4
+    # Where everything is published, a second run has nothing to do, and says so.
+    again = world.button("quantize.yml", models="", quants="", publish=True, force=False, llama_cpp="")
+    assert again.returncode == 0
+    assert set(plan_of(again, world).values()) == {"published"}
+    assert again.ran("Prepare") == []
+    assert "Nothing to do" in again.summaries[-1][1]
+
+
+def break_quantizing(world, flag):
+    """Let llama-quantize fail on Q5_K_M as long as the file `flag` is there: a program that breaks, at the edge."""
+    (tree,) = (world.store.root / "toolchain").iterdir()
+    copy = world.store.root / "copy"
+    shutil.copytree(tree, copy, symlinks=True)
+    (world.store.root / "toolchain").unlink()
+    (world.store.root / "toolchain").mkdir()
+    home = world.store.root / "toolchain" / tree.name
+    copy.rename(home)
+    tool = home / "bin" / "llama-quantize"
+    tool.rename(tool.with_name("real-quantize"))
+    tool.write_text(
+        f'#!/bin/sh\ncase "$*" in *Q5_K_M*)\n'
+        f'[ ! -e {flag} ] || {{ echo "main: the GPU fell off the bus"; exit 1; }};; esac\n'
+        f'exec {tool.with_name("real-quantize")} "$@"\n'
+    )
+    tool.chmod(0o755)
+    manifest = home / "artifact.json"
+    manifest.chmod(0o644)
+    said = json.loads(manifest.read_text())
+    said["files"]["bin/llama-quantize"]["size"] = tool.stat().st_size
+    manifest.write_text(json.dumps(said))
+    flag.touch()
+
+
+def test_what_fails_and_what_is_withheld_keeps_nothing_else_back(world, model_directory, tmp_path):
+    flag = tmp_path / "broken"
+    break_quantizing(world, flag)
+    world.hub.add("tiny/llama", model_directory("llama"), REVISION)
+    gate = f"{SETTINGS}, gates: {{max_mean_kld: 0.005}}"
+    world.matrix("  - source: other/model\n    path: .github\n", "Q8_0, Q5_K_M, Q4_K_M, Q6_K", gate)
+    world.checkout.commit("A matrix without the model")
+    # A button, with a model that the matrix does not list.
+    inputs = {"quants": "", "publish": True, "force": False, "llama_cpp": ""}
+    ran = world.button("quantize.yml", models="tiny/llama", **inputs)
+    world.keep(ran, "me/llama-GGUF", "failed-and-withheld")
+    assert [step for _, step in ran.failed()] == ["Job", "Job"], ran.log[-5000:]
+    release = world.release("me/llama-GGUF")
+    assert [r.quant for r in release.published] == ["Q8_0", "Q6_K"]
+    assert [r.quant for r in release.withheld] == ["Q4_K_M"]
+    assert release.missing == ("Q5_K_M",)
+    page = next(text for job, text in ran.summaries if "Report" in job)
+    assert "2 of 4 published, 1 withheld, 1 failed" in page
+    assert "the GPU fell off the bus" in page
+    card = world.file("me/llama-GGUF", "README.md").decode()
+    assert "2 of 4 quants published, 1 withheld, 1 missing" in card
+    # Mended, and run again: nothing but what failed is made, and nothing else is sent.
+    flag.unlink()
+    before = len(world.hub.requests)
+    again = world.button("quantize.yml", models="tiny/llama", **inputs)
+    world.keep(again, "me/llama-GGUF", "run-again")
+    assert again.failed() == [], again.log[-5000:]
+    assert plan_of(again, world) == {
+        "tiny/llama:Q8_0": "published",
+        "tiny/llama:Q5_K_M": "run",
+        "tiny/llama:Q4_K_M": "withheld",
+        "tiny/llama:Q6_K": "published",
+    }
+    assert len(again.ran("Job")) == len(again.ran("Stage")) == 1
+    assert [r.quant for r in world.release("me/llama-GGUF").published] == ["Q8_0", "Q5_K_M", "Q6_K"]
+    sent = sum(request.received for request in world.hub.requests[before:] if request.uploads)
+    assert sent < 2 * world.release("me/llama-GGUF").results[1].file.size
+
+
+def test_a_dry_run_publishes_nothing(world, model_directory):
+    world.hub.add("tiny/llama", model_directory("llama"), REVISION)
+    world.matrix("  - source: tiny/llama\n", "Q8_0")
+    world.checkout.commit("A matrix")
+    ran = world.button("quantize.yml", models="*", quants="", publish=False, force=False, llama_cpp="")
+    assert ran.failed() == [], ran.log[-5000:]
+    assert (len(ran.ran("Job")), ran.ran("Stage"), ran.ran("Release")) == (1, [], [])
+    assert world.hub.repos.get("model", "me/llama-GGUF") is None
+    assert "dry run" in ran.summaries[-1][1]
