@@ -207,7 +207,7 @@ def gather(shop: Workshop, steps: Steps, *, partial: bool) -> tuple[list[Result]
     """Return what a release is made of, in the matrix's order, and the quants that came to no result.
 
     A quant without a result in the results' directory is taken from the last release where it still holds; what was
-    withdrawn is left out. `partial`: with quants that are to be had nowhere, the release does without.
+    withdrawn is left out. `partial`: the release does without quants that have no result, or whose file is nowhere.
 
     Raises `BadInputError` for those otherwise, and as `results_of` does.
     """
@@ -217,12 +217,25 @@ def gather(shop: Workshop, steps: Steps, *, partial: bool) -> tuple[list[Result]
     here = [r for r in wanted if result_path(shop.results, model.job(r.name)).exists()]
     missing = [r for r in wanted if r not in here and r.name not in valid]
     fresh = results_of(shop.results, steps, here if partial else [*here, *missing])
+    if partial:  # where what passed could not be staged
+        lost = {result.quant for result in fresh if not _is_to_be_had(shop, steps, result)}
+        fresh = [result for result in fresh if result.quant not in lost]
+        missing = [r for r in wanted if r in missing or r.name in lost]
     results = _in_order(steps, last, valid | {result.quant: result for result in fresh})
     if not results and wanted:
         raise BadInputError(
             f"No job of {model.source} came to a result, so there is nothing to release. Run them again."
         )
     return results, [recipe.name for recipe in missing]
+
+
+def _is_to_be_had(shop: Workshop, steps: Steps, result: Result) -> bool:
+    """Whether the files of a quant that passed are in the store, staged, or released."""
+    return (
+        result.withheld
+        or bool(release.kept(shop.store, steps, result))
+        or shop.target.holds(steps.model.repo, result.files, release.release_id(steps))
+    )
 
 
 def change(shop: Workshop, steps: Steps, results: Sequence[Result], missing: Sequence[str] = ()) -> Change:

@@ -38,8 +38,8 @@ class Target(Protocol):
     def exists(self, repo: str) -> bool:
         """Whether there is a place for releases of `repo` already; one that may not be seen is taken for none."""
 
-    def holds(self, repo: str, files: Sequence[FileEntry]) -> bool:
-        """Whether these large files are there, byte for byte."""
+    def holds(self, repo: str, files: Sequence[FileEntry], staged_for: str | None = None) -> bool:
+        """Whether these large files are there, byte for byte; or, given the id of a release, staged for it."""
 
     def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
         """Bring finished files near, for a release that may be made on another machine."""

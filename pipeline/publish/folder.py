@@ -72,7 +72,7 @@ class Folder:
     def exists(self, repo: str) -> bool:
         return self.directory(repo).is_dir()
 
-    def holds(self, repo: str, files: Sequence[FileEntry]) -> bool:
+    def holds(self, repo: str, files: Sequence[FileEntry], staged_for: str | None = None) -> bool:  # noqa: ARG002
         return all(_found(self.directory(repo) / file.name) == file.sha256 for file in files)
 
     def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:

@@ -62,9 +62,10 @@ class Hub:
     def exists(self, repo: str) -> bool:
         return ask(repo, lambda: remote.look(repo).commit is not None)
 
-    def holds(self, repo: str, files: Sequence[FileEntry]) -> bool:
-        main = ask(repo, lambda: remote.look(repo))
-        return all(main.holds(file) for file in files)
+    def holds(self, repo: str, files: Sequence[FileEntry], staged_for: str | None = None) -> bool:
+        branches = [remote.MAIN, *([STAGING + staged_for] if staged_for else [])]
+        places = ask(repo, lambda: [remote.look(repo, branch) for branch in branches])
+        return all(any(place.holds(file) for place in places) for file in files)
 
     def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
         branch = STAGING + release_id
