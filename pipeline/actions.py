@@ -67,7 +67,11 @@ def harmless(message: str) -> str:
     """
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return message
-    return re.sub(r"^(\s*):(?=:)", "\\g<1>:\N{ZERO WIDTH SPACE}", message, flags=re.MULTILINE).replace("##[", "## [")
+    lines = message.splitlines(keepends=True)
+    tame = (
+        line.replace("::", ":\N{ZERO WIDTH SPACE}:", 1) if line.lstrip().startswith("::") else line for line in lines
+    )
+    return "".join(tame).replace("##[", "## [")
 
 
 def annotate(message: str) -> None:
