@@ -33,7 +33,10 @@ def pull_request(tmp_path, fake_github, loopback_hub, monkeypatch):
 
 @pytest.fixture
 def refused(pull_request, loopback_hub, conclude):
-    """`refused(number, what, matrix, said)`: all of `said`, and nothing else, is what a person reads."""
+    """`refused(number, what, matrix, said)`: all of `said`, and nothing else, is what a person reads.
+
+    Without `what`, it is another form of a pull request that has its line in the conclusion already.
+    """
 
     def check(number, what, text, said):
         code, messages, _ = pull_request.check(text)
@@ -42,7 +45,9 @@ def refused(pull_request, loopback_hub, conclude):
         body = pull_request.comment()
         assert all(message in body for message in messages[:20])
         assert "\n::error" not in body
-        conclude(f"hostile PR {number}, {what}: refused: {messages[0]}")
+        if what:
+            about = next((m for m in messages if "`source`" in m or "`filename`" in m), messages[0])
+            conclude(f"hostile PR {number}, {what}: refused: {about}")
 
     return check
 
@@ -140,7 +145,7 @@ def test_2_path_traversal_in_an_index(refused, upstream, loopback_hub):
     upstream({"model.safetensors.index.json": {"weight_map": {"a": elsewhere}}})
     refused(
         2,
-        "path traversal in the index of a model",
+        "",
         models("source: evil/model"),
         [
             f"5:5: evil/model at {COMMIT[:12]}: the index names ../canary ::error::all is well matrix.yml:1:1: all is"
@@ -153,8 +158,8 @@ def test_2_path_traversal_in_an_index(refused, upstream, loopback_hub):
 def test_3_jinja_in_a_recipe(refused, loopback_hub):
     named = "must have a name of letters, digits, `-` and `_`, 64 at most, that begins with no sign"
     brace = (
-        "that C++ refuses, since it says no number of times up to 999; write `\\{` where a brace is meant. Nothing is"
-        " filled in here"
+        "that C++ refuses: no template is filled in here, and braces hold a number of times, 999 at most; write `\\{` for"
+        " the brace itself"
     )
     text = MINIMAL + (
         "recipes:\n"
@@ -190,12 +195,12 @@ NO_ALIAS = "anchors and aliases (`&`, `*`) are not supported; write the value ou
     ("what", "text", "said"),
     [
         ("a YAML bomb", ALIASES, f"1:5: {NO_ALIAS}"),
-        ("a YAML bomb of merges", MINIMAL + "defaults: &d {card: full}\n<<: [*d, *d]\n", f"5:11: {NO_ALIAS}"),
-        ("YAML that nests lists", "[" * 100_000, "1:34: this is nested too deeply"),
-        ("YAML that nests mappings", "{a: " * 50_000, "1:133: this is nested too deeply"),
-        ("300 kB of YAML", MINIMAL + "#" * 300_000, f"1:1: the file is larger than {located.MAX_BYTES} bytes"),
-        ("a key of 200 kB", "? " + "9" * 200_000 + "\n: 1\n", f'1:3: a key must be a string; quote it: "{"9" * 79}…"'),
-        ("Python in YAML", MINIMAL + "defaults: !!python/object/apply:os.system [touch canary]\n",
+        ("", MINIMAL + "defaults: &d {card: full}\n<<: [*d, *d]\n", f"5:11: {NO_ALIAS}"),
+        ("", "[" * 100_000, "1:34: this is nested too deeply"),
+        ("", "{a: " * 50_000, "1:133: this is nested too deeply"),
+        ("", MINIMAL + "#" * 300_000, f"1:1: the file is larger than {located.MAX_BYTES} bytes"),
+        ("", "? " + "9" * 200_000 + "\n: 1\n", f'1:3: a key must be a string; quote it: "{"9" * 79}…"'),
+        ("", MINIMAL + "defaults: !!python/object/apply:os.system [touch canary]\n",
          "5:11: tags (`!`) are not supported; remove it"),
     ],
 )  # fmt: skip
@@ -211,7 +216,7 @@ ALL = f"[{', '.join(f'R{i}' for i in range(1001))}]"
 def test_5_a_huge_matrix_of_mistakes(refused, loopback_hub):
     refused(
         5,
-        "3,000 mistakes",
+        "",
         MINIMAL.replace("models:", "models:\n" + "  - a\n" * 3_000 + "#"),
         [
             *(f"{line}:5: this model must be a mapping, not `a`" for line in range(4, 104)),
@@ -223,7 +228,7 @@ def test_5_a_huge_matrix_of_mistakes(refused, loopback_hub):
 def test_5_a_huge_matrix_of_keys_given_twice(refused, loopback_hub):
     refused(
         5,
-        "a key given 3,000 times",
+        "",
         MINIMAL + "version: 1\n" * 3_000,
         [
             *(f"{line}:1: `version` is given twice, first in line 1" for line in range(5, 105)),
@@ -237,7 +242,7 @@ def test_5_a_huge_matrix_of_jobs(refused, loopback_hub):
     defaults = f"defaults: {{organization: c, quants: {ALL}}}\n"
     refused(
         5,
-        "2,000 models of 1,001 quants",
+        "a huge matrix",
         RECIPES + defaults + MINIMAL + made,
         ["1073:5: with this model the matrix has more than 65,536 jobs; divide it into several"],
     )
@@ -247,7 +252,7 @@ def test_5_a_huge_matrix_of_jobs(refused, loopback_hub):
 def test_5_a_huge_matrix_of_models(refused, loopback_hub):
     refused(
         5,
-        "1,500 models",
+        "",
         models(*(f"source: x/m{i}" for i in range(1_500))),
         ["1005:5: this changes 1,500 models, and a preview holds 1,000. Bring them in several pull requests."],
     )
@@ -257,7 +262,7 @@ def test_5_a_huge_matrix_of_models(refused, loopback_hub):
 def test_5_a_model_of_a_thousand_quants(refused, loopback_hub):
     refused(
         5,
-        "1,001 quants of a model",
+        "",
         MINIMAL + f"  - {{organization: nold, source: x/m, quants: {ALL}}}\n" + RECIPES,
         ["5:5: x/m has 1,001 quants, and a preview holds 1,000 of a model. Take some out of `quants`."],
     )
@@ -285,7 +290,7 @@ def test_8_a_repo_that_leads_to_another(refused, upstream, loopback_hub):
     loopback_hub.rename("evil/model", "evil/other")
     refused(
         8,
-        "a repo that redirects",
+        "",
         models(f"source: evil/model, revision: {COMMIT}"),
         [
             "5:5: evil/model is called evil/other on the Hub now. Write `source: evil/other` in matrix.yml; its releases"
@@ -321,7 +326,8 @@ def test_9_a_workflow_edit(pull_request, conclude, name):
         " before any run."
     )
     assert "\n````text\n" in rest
-    conclude(f"hostile PR 9, a workflow edit: the comment begins with: {first}")
+    if "check.yml" in name:
+        conclude(f"hostile PR 9, a workflow edit: the comment begins with: {first}")
 
 
 @pytest.mark.parametrize("name", ["../.github/x", "pipeline/`@everyone`\n\n# All is well <img src=x>"])
@@ -391,7 +397,7 @@ def test_10_what_no_reviewer_sees(refused, loopback_hub):
 
     refused(
         10,
-        "what no reviewer sees",
+        "",
         text,
         [
             hidden("5:67", "U+202E (RIGHT-TO-LEFT OVERRIDE)"),

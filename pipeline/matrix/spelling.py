@@ -197,8 +197,8 @@ def _tensor_regex(text: str) -> str:
         raise ValueError(f"has capitals in `{shown(text)}`, which llama-quantize would make small")
     if "{" in _NO_BRACE.sub("", text):
         raise ValueError(
-            f"has a `{{` in `{shown(text)}` that C++ refuses, since it says no number of times up to 999; write `\\{{`"
-            " where a brace is meant. Nothing is filled in here"
+            f"has a `{{` in `{shown(text)}` that C++ refuses: no template is filled in here, and braces hold a number"
+            " of times, 999 at most; write `\\{` for the brace itself"
         )
     if re.search(r"\(\?[^:=!]", text):
         raise ValueError(f"has a group in `{shown(text)}` that C++ does not know; use `(?:`, `(?=` or `(?!`")

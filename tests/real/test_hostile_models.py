@@ -134,7 +134,8 @@ def test_7_a_lying_header(pull_request, upstream, loopback_hub, change, said, co
     assert peak < 100_000_000
     assert sum(r.sent for r in loopback_hub.requests if "model.safetensors" in r.path) < 101_000
     assert messages[0] in pull.comment()
-    conclude(f"hostile PR 7, a lying safetensors header: refused: {messages[0]}")
+    if change is not hole and change is not named:
+        conclude(f"hostile PR 7, a lying safetensors header: refused: {messages[0]}")
 
 
 def test_3_a_regex_that_only_cpp_refuses(pull_request, upstream):
