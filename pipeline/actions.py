@@ -60,6 +60,20 @@ def outputs(values: Mapping[str, str]) -> None:
         print(lines, end="")
 
 
+def harmless(message: str) -> str:
+    """Return `message` so that the runner takes no line of it for a command, whatever stands in it; see `annotate`.
+
+    The runner obeys `::name::` where a line begins with it, blanks before it or not, and `##[name]` anywhere.
+    """
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return message
+    lines = message.splitlines(keepends=True)
+    tame = (
+        line.replace("::", ":\N{ZERO WIDTH SPACE}:", 1) if line.lstrip().startswith("::") else line for line in lines
+    )
+    return "".join(tame).replace("##[", "## [")
+
+
 def annotate(message: str) -> None:
     """In Actions, mark the lines that an error names on the page of the pull request; elsewhere, do nothing."""
     if os.environ.get("GITHUB_ACTIONS") != "true":

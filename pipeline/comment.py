@@ -146,7 +146,8 @@ def read(directory: Path) -> Findings:
     except BadInputError as error:
         problems.append(str(error))
     text = plain(said[:MOST_PROBLEM_BYTES].decode("utf-8", "replace"))
-    lines = [line for line in text.split("\n") if line.strip()]
+    # What the check prints for GitHub alone says the same once more.
+    lines = [line for line in text.split("\n") if line.strip() and not line.startswith("::")]
     problems += [_cut(line, LONGEST_PROBLEM) for line in lines[:MOST_PROBLEMS]]
     if len(lines) > MOST_PROBLEMS or len(said) > MOST_PROBLEM_BYTES:
         problems.append("There is more, in the log of the check.")

@@ -46,8 +46,9 @@ def guarded(command: Callable[[], Any]) -> int:
             raise
         # A message with a place stands alone, so that editors and Actions find the place.
         alone = LOCATED.match(end.message) or end.exit_code == errors.INTERRUPTED
-        click.echo(end.message if alone else f"error: {end.message}", err=True)
-        actions.annotate(end.message)
+        said = actions.harmless(end.message)
+        click.echo(said if alone else f"error: {said}", err=True)
+        actions.annotate(said)
         return end.exit_code
     except click.ClickException as error:
         error.show()

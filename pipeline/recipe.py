@@ -126,14 +126,14 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType({"Q3_K": "Q3_K_M", "Q4_K": 
 
 def quant_type(name: str) -> str | None:
     """The one name of a quant type, in any case, alias or not; None for any other."""
-    upper = name.upper()
+    upper = name.upper() if name.isascii() else ""  # a dotless i becomes an I, and is none
     upper = ALIASES.get(upper, upper)
     return upper if upper in QUANT_TYPES else None
 
 
 def tensor_type(name: str) -> str | None:
     """The name of a tensor type in upper case, whatever its case; None for what cannot be written."""
-    upper = name.upper()
+    upper = name.upper() if name.isascii() else ""
     return upper if upper in TENSOR_TYPES else None
 
 

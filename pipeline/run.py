@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pipeline import disk, job, release, source
 from pipeline.card.ladder import twins
 from pipeline.errors import BadInputError, HubError, PipelineError
+from pipeline.matrix.located import shown
 from pipeline.plan import State
 from pipeline.publish import Planned
 from pipeline.records import load, result_path, save, save_released
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.store import Store
 
 
+LONGEST = 1_000
 One = TypeVar("One")
 Other = TypeVar("Other")
 
@@ -61,7 +63,8 @@ def look(
         if isinstance(seen, source.Source):
             works.append(job.Steps(model, seen, toolchain))
         else:
-            failures.append((f"{matrix_file}:{model.line}:{model.column}: {seen}", type(seen)))
+            # What a model's files hold may stand in it: as one line it cannot pass for another message.
+            failures.append((f"{matrix_file}:{model.line}:{model.column}: {shown(seen, LONGEST)}", type(seen)))
     if failures:
         worst: type[PipelineError] = BadInputError if any(t is BadInputError for _, t in failures) else HubError
         raise worst("\n".join(message for message, _ in failures))

@@ -41,6 +41,25 @@ def test_a_bad_matrix_exits_2_with_every_message(tmp_path):
     assert "did you mean `models`" in err
 
 
+def test_no_message_is_a_command_to_github(monkeypatch, capsys):
+    said = "m.yml:3:5: 100%\n  ::stop-commands::x\n::add-mask::y ##[add-mask]z\nm.yml:4:5: a::b\x0b::error::c"
+
+    def command():
+        raise errors.BadInputError(said)
+
+    endings.guarded(command)
+    assert capsys.readouterr().err == said + "\n"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    endings.guarded(command)
+    *lines, first, second = capsys.readouterr().err.splitlines()
+    assert (first, second) == (
+        "::error file=m.yml,line=3,col=5::100%25",
+        "::error file=m.yml,line=4,col=5::a::b",
+    )
+    assert len(lines) == 5
+    assert not any(line.lstrip().startswith("::") or "##[" in line for line in lines)
+
+
 def test_a_misspelt_command_says_what_was_meant():
     code, _, err = invoke("relase")
     assert code == 2

@@ -299,6 +299,11 @@ def test_problems_are_counted(artifact):
     assert problems(artifact) == ("y" * (comment.LONGEST_PROBLEM - 1) + "…",)
 
 
+def test_what_is_said_to_github_alone_is_not_said_twice(artifact):
+    (artifact / "problems.txt").write_text("matrix.yml:3:5: no\n::error file=matrix.yml,line=3,col=5::no\n")
+    assert problems(artifact) == ("matrix.yml:3:5: no",)
+
+
 # --- the text ---
 
 

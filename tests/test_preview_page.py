@@ -184,9 +184,7 @@ def test_licence_and_gating_are_said(gemma, mixtral):
 
 def test_verdicts(gemma):
     assert page([]) == "**This changes no model.**\n"
-    assert page([], ["matrix.yml:1:1: no"]).startswith(
-        "**1 model cannot be made.**\n\n```text\nmatrix.yml:1:1: no\n```"
-    )
+    assert page([], ["matrix.yml:1:1: no"]).startswith("**1 problem.**\n\n```text\nmatrix.yml:1:1: no\n```")
     assert page([gemma]).startswith("**1 model, 3 files, 4.51\N{NO-BREAK SPACE}GB to upload, about ")
 
 
@@ -411,7 +409,7 @@ class TestCommand:
         seen = record.Preview(outlooks=(gemma,), problems=("matrix.yml:5:5: no such repo",))
         found, out, err, _ = self.run(monkeypatch, tmp_path, seen, failures)
         assert found == code
-        assert "1 model cannot be made" in out
+        assert "; 1 problem.**" in out
         assert err == "matrix.yml:5:5: no such repo\n"
 
 

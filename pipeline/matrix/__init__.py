@@ -20,7 +20,7 @@ from pipeline.matrix.forms import (
     ToolchainForm,
     schema,
 )
-from pipeline.matrix.located import shown
+from pipeline.matrix.located import MOST_PROBLEMS, Problem, shown
 from pipeline.matrix.model import (
     EmbeddedText,
     Gates,
@@ -34,7 +34,7 @@ from pipeline.matrix.model import (
     Text,
     Toolchain,
 )
-from pipeline.matrix.spelling import meant, size_in_bytes
+from pipeline.matrix.spelling import foreign, meant, size_in_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,6 +63,8 @@ __all__ = [
 
 MAX_NAME: Final = 96 - len("-GGUF")
 """Length of a model's name: with the suffix of its release it must be a name of the Hub."""
+MOST_JOBS: Final = 1 << 16
+"""As many models as 256 batches of GitHub Actions hold, if each has one quant."""
 
 
 def load(path: Path, unlisted: Sequence[Mapping[str, Any]] = ()) -> Matrix:
@@ -97,8 +99,12 @@ def parse(data: bytes, name: str, folder: Path, unlisted: Sequence[Mapping[str, 
     return Matrix(file.version, _toolchain(file.llama_cpp, folder), models)
 
 
-def _all_of(problems: list[located.Problem], name: str) -> BadInputError:
-    return BadInputError("\n".join(f"{name}:{problem}" for problem in sorted(set(problems))))
+def _all_of(problems: list[Problem], name: str) -> BadInputError:
+    found = sorted(set(problems))
+    said, left = found[:MOST_PROBLEMS], found[MOST_PROBLEMS:]
+    if left:
+        said.append(Problem(left[0].line, left[0].column, f"and {len(left):,} more from here on; mend these first"))
+    return BadInputError("\n".join(f"{name}:{problem}" for problem in said))
 
 
 class _Reader:
@@ -119,6 +125,7 @@ class _Reader:
         self.sources: dict[str, int] = {}
         """casefolded, with the line of the first model that has it; so are the repos"""
         self.repos: dict[str, int] = {}
+        self.jobs = 0
 
     def models(self) -> tuple[Model, ...]:
         if self.defaults.quants:
@@ -145,6 +152,11 @@ class _Reader:
             return None
         own = form.model_fields_set & Settings.model_fields.keys()
         settings = self.defaults.model_copy(update={key: getattr(form, key) for key in own})
+        before, self.jobs = self.jobs, self.jobs + len(settings.quants or [])
+        if self.jobs > MOST_JOBS:  # a short file can name a product that no machine lists
+            if before <= MOST_JOBS:
+                self._wrong(loc, f"with this model the matrix has more than {MOST_JOBS:,} jobs; divide it into several")
+            return None
         wrong = _wrong_keys(value, form) | (self.wrong_defaults - own)
         for key in ("organization", "quants"):
             if getattr(settings, key) is None and key not in wrong:
@@ -186,7 +198,7 @@ class _Reader:
         seen: set[str] = set()
         for i, name in enumerate(names):
             known = recipe.quant_type(name)
-            if name.casefold() in self.recipes:
+            if name.isascii() and name.casefold() in self.recipes:
                 made, label = self.recipes[name.casefold()], name
             elif known:
                 made, label = recipe.builtin(known), known
@@ -204,9 +216,11 @@ class _Reader:
     def _unknown_quant(self, name: str) -> str:
         if name.upper() == "COPY":
             return "`COPY` quantizes nothing; leave it out"
-        names = [r.name for r in self.recipes.values() if r]
-        hint = meant(name, [*recipe.QUANT_TYPES, *recipe.ALIASES, *names])
-        return f"`{shown(name)}` is no quant type, and no recipe of this file{hint}"
+        hint = ""
+        if len(self.document.problems) < MOST_PROBLEMS:  # to compare with every name takes a while
+            names = [r.name for r in self.recipes.values() if r and r.name.isascii()]
+            hint = meant(name, [*recipe.QUANT_TYPES, *recipe.ALIASES, *names])
+        return f"`{shown(name)}` is no quant type, and no recipe of this file{foreign(name)}{hint}"
 
     def _is_new(self, model: Model, loc: Loc, *, has_repo: bool) -> None:
         # The Hub takes names that differ in case only for the same.

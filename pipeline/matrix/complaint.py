@@ -24,7 +24,7 @@ from pipeline.matrix.forms import (
     Settings,
 )
 from pipeline.matrix.located import shown
-from pipeline.matrix.spelling import close_match, meant
+from pipeline.matrix.spelling import close_match, foreign, meant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +119,7 @@ def _keys(loc: Loc) -> list[str]:
 
 def _unknown_key(loc: Loc) -> str:
     key, known = str(loc[-1]), _keys(loc)
-    return f"unknown key `{shown(key)}`{meant(key, known) or '; known here: ' + ', '.join(known)}"
+    return f"unknown key `{shown(key)}`{foreign(key)}{meant(key, known) or '; known here: ' + ', '.join(known)}"
 
 
 def _subject(loc: Loc) -> str:
@@ -157,7 +157,7 @@ def _predicate(error: ErrorDetails, loc: Loc, document: Document) -> str:
     written = document.spot(loc).text
     if wanted == "a string" and isinstance(value, bool | int | float):
         read_as = "truth value" if isinstance(value, bool) else "number"
-        hint = f', which YAML reads as a {read_as}; quote it: "{written}"'
+        hint = f', which YAML reads as a {read_as}; quote it: "{shown(written)}"'
     elif wanted == _WANTED_TYPE.get(kind) and isinstance(value, str):
         hint = ", which is a string"
     return f"must be {wanted}, {_given(value, written)}{hint}"

@@ -7,7 +7,9 @@ parser's events rather than its objects, since those have lost where a scalar st
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from ruamel.yaml import YAML
@@ -34,6 +36,8 @@ Loc = tuple[str | int, ...]
 
 MAX_BYTES: Final = 1 << 18  # thousands of models; the parser takes seconds for it
 MAX_DEPTH: Final = 32
+MOST_PROBLEMS: Final = 100
+"""More are not said: who reads of so many mends these first, and no log is flooded."""
 
 # YAML 1.2.2, section 10.3.2, without the octal and hexadecimal forms and without .inf and .nan: nothing here
 # is sensibly written so, and as a string each gets an error that shows it as it was written.
@@ -42,6 +46,13 @@ _CONSTANTS: Final = {"": None, "~": None} | {
     for word, value in {"null": None, "true": True, "false": False}.items()
     for spelling in (word, word.capitalize(), word.upper())
 }
+# What no reviewer sees: what turns the direction of the text around it (unicode.org/reports/tr9), and what has no width
+# or no ink. Joiners and the two selectors of an emoji's style belong to the words of some scripts, one at a time.
+HIDDEN: Final = re.compile(
+    r"[\x85\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800"
+    r"\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    r"|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|(?<=[\u200c\u200d\ufe0e\ufe0f])[\ufe0e\ufe0f]|\r(?!\n)"
+)
 _INT: Final = re.compile(r"[-+]?[0-9]{1,18}")
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
@@ -121,6 +132,8 @@ def parse(data: bytes) -> Document:
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8", "replace")
         return Document(problems=[_stopped(before, "this byte is not UTF-8; save the file as UTF-8").problem])
+    if hidden := [_hidden(text[: found.start()], found[0]) for found in islice(HIDDEN.finditer(text), MOST_PROBLEMS)]:
+        return Document(problems=hidden)  # the file may not say what it seems to say
     document = Document()
     try:
         document.value = _Reader(document, text).document()
@@ -209,7 +222,7 @@ class _Reader:
         if not isinstance(event, ScalarEvent) or event.anchor or event.tag:
             raise _stop(event, "a key must be plain text")
         if not isinstance(_scalar(event), str):
-            raise _stop(event, f'a key must be a string; quote it: "{event.value}"')
+            raise _stop(event, f'a key must be a string; quote it: "{shown(event.value)}"')
         return str(event.value)
 
 
@@ -244,6 +257,11 @@ def _stopped(before: str, text: str) -> _StoppedError:
     return _StoppedError(len(lines), len(lines[-1]) + 1, text)
 
 
+def _hidden(before: str, character: str) -> Problem:
+    what = f"the invisible character {numbered(character)} stands here; take it out, since nobody sees what it does"
+    return _stopped(before, what).problem
+
+
 def _syntax(error: MarkedYAMLError) -> Problem:
     said = str(error.problem or error.context)
     mark = error.problem_mark or error.context_mark
@@ -260,3 +278,8 @@ def shown(value: object, length: int = 80) -> str:
     """A value as it can stand in a message of one line."""
     text = "".join(c if c.isprintable() else "�" for c in " ".join(str(value).split()))
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def numbered(character: str) -> str:
+    """A character by its number and name, for one that shows itself badly."""
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character')})"

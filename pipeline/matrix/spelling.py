@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pipeline import recipe
-from pipeline.matrix.located import shown
+from pipeline.matrix.located import HIDDEN, numbered, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,6 +32,10 @@ _HUB_NAME: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID: Final = rf"(?!.*(?:--|\.\.)){_HUB_NAME}/{_HUB_NAME}"
 _SHARD_SIZE: Final = r"[1-9][0-9]{0,5}[MG]"
 _RECIPE_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+# What std::regex takes for itself: an escaped character, a class in brackets, a number of times. libstdc++ writes out
+# what is repeated, and takes 100,000 states.
+_NO_BRACE: Final = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{\d{1,3}(?:,(?:\d{1,3})?)?\}")
+_LONGEST_REGEX: Final = 200
 
 
 def close_match(word: str, known: Iterable[str]) -> str | None:
@@ -47,13 +51,23 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f"; did you mean `{close}`?" if close else ""
 
 
+def foreign(text: str) -> str:
+    """The end of a message: the first character that is not ASCII, named, since it may look like one that is."""
+    odd = next((c for c in text if not c.isascii()), None)
+    if odd is None:
+        return ""
+    return (
+        f"; the `{odd}` in it is not ASCII but {numbered(odd)}" if odd.isprintable() else f"; it holds {numbered(odd)}"
+    )
+
+
 def _written(pattern: str, what: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         if re.fullmatch(pattern, text):
             return text
         lower = text.strip().lower()
-        hint = f"; did you mean `{lower}`?" if re.fullmatch(pattern, lower) else ""
-        raise ValueError(f"must be {what}, not `{shown(text)}`{hint}")
+        hint = f"; did you mean `{shown(lower)}`?" if re.fullmatch(pattern, lower) else ""
+        raise ValueError(f"must be {what}, not `{shown(text)}`{foreign(text)}{hint}")
 
     return check
 
@@ -66,13 +80,15 @@ def _commit(text: str) -> str:
         raise ValueError(f"{rule}; did you mean `{text.lower()}`?")
     if re.fullmatch(r"[0-9a-fA-F]{7,}", text):
         raise ValueError(f"{rule}; `{shown(text)}` has {len(text)}")
+    if not text.isascii():
+        raise ValueError(f"{rule}, not `{shown(text)}`{foreign(text)}")
     raise ValueError(f"{rule}; `{shown(text)}` looks like a branch or a tag, and those move")
 
 
 def _shard_size(text: str) -> str:
     """As llama-gguf-split takes it: millions or thousands of millions of bytes."""
     if not re.fullmatch(_SHARD_SIZE, text):
-        raise ValueError(f"must be a whole number of `M` or `G`, as in 500M or 45G, not `{shown(text)}`")
+        raise ValueError(f"must be a whole number of `M` or `G`, as in 500M or 45G, not `{shown(text)}`{foreign(text)}")
     if size_in_bytes(text) > MAX_FILE:
         raise ValueError("must be 50G at most: the Hub's client refuses larger files")
     return text
@@ -86,10 +102,11 @@ def _hub_id(text: str) -> str:
     if re.fullmatch(_HUB_ID, text):
         return text
     rule = "must be `owner/name` as on the Hub"
-    bare = re.sub(r"^(https?://)?(www\.)?(huggingface\.co|hf\.co)/(datasets/)?|/(tree/.*)?$", "", text)
+    # The expression takes time that grows with the square of the text.
+    bare = re.sub(r"^(https?://)?(www\.)?(huggingface\.co|hf\.co)/(datasets/)?|/(tree/.*)?$", "", text[:1000])
     if re.fullmatch(_HUB_ID, bare):
         raise ValueError(f"{rule}, without more; did you mean `{bare}`?")
-    raise ValueError(f"{rule} (letters, digits, single `-`, `_`, `.`), not `{shown(text)}`")
+    raise ValueError(f"{rule} (letters, digits, single `-`, `_`, `.`), not `{shown(text)}`{foreign(text)}")
 
 
 def _file_name(pattern: str) -> str:
@@ -105,7 +122,8 @@ def _file_name(pattern: str) -> str:
     if not pattern.endswith(".gguf"):
         raise ValueError("must end in `.gguf`")
     if not re.fullmatch(r"[A-Za-z0-9_{][A-Za-z0-9_.+-]*", re.sub(r"\{[^{}]*\}", "_", pattern)):
-        raise ValueError("must be of letters, digits, `_`, `.`, `+`, `-`, {model} and {quant}, and begin with no sign")
+        rule = "must be of letters, digits, `_`, `.`, `+`, `-`, {model} and {quant}, and begin with no sign"
+        raise ValueError(f"{rule}{foreign(pattern)}")
     # With the longest names that a model and a quant may have, and room for the number of a shard.
     if len(pattern.replace("{model}", "x" * 96).replace("{quant}", "x" * 64)) > 240:
         raise ValueError("is too long: a long model's files would have names that no disk takes")
@@ -122,6 +140,8 @@ def _hub_file(text: str) -> str:
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
+    if hidden := HIDDEN.search(text):  # by an escape: what stands in the file itself is found there
+        raise ValueError(f"has the invisible character {numbered(hidden[0])} in it; take it out")
     return text
 
 
@@ -145,7 +165,7 @@ def _quant_type(name: str) -> str:
     known = recipe.quant_type(name)
     if known is None:
         hint = meant(name, [*recipe.QUANT_TYPES, *recipe.ALIASES])
-        raise ValueError(f"must be a quant type, not `{shown(name)}`{hint}")
+        raise ValueError(f"must be a quant type, not `{shown(name)}`{foreign(name)}{hint}")
     return known
 
 
@@ -153,7 +173,7 @@ def _tensor_type(among: Iterable[str]) -> Callable[[str], str]:
     def check(name: str) -> str:
         known = recipe.tensor_type(name)
         if known is None:
-            raise ValueError(f"has the unknown tensor type `{shown(name)}`{meant(name, among)}")
+            raise ValueError(f"has the unknown tensor type `{shown(name)}`{foreign(name)}{meant(name, among)}")
         if known not in among:
             raise ValueError(f"cannot be {known}: it needs an imatrix, and there is none for this tensor")
         return known
@@ -163,6 +183,8 @@ def _tensor_type(among: Iterable[str]) -> Callable[[str], str]:
 
 def _tensor_regex(text: str) -> str:
     """Checked against what std::regex (ECMAScript) and llama-quantize's own parsing make of it."""
+    if len(text) > _LONGEST_REGEX or not text.isprintable():
+        raise ValueError(f"must have regular expressions of one line, {_LONGEST_REGEX} characters at most")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -173,6 +195,11 @@ def _tensor_regex(text: str) -> str:
         raise ValueError(f"has a `=` in `{shown(text)}`, where llama-quantize would cut it")
     if text != text.lower():
         raise ValueError(f"has capitals in `{shown(text)}`, which llama-quantize would make small")
+    if "{" in _NO_BRACE.sub("", text):
+        raise ValueError(
+            f"has a `{{` in `{shown(text)}` that C++ refuses: no template is filled in here, and braces hold a number"
+            " of times, 999 at most; write `\\{` for the brace itself"
+        )
     if re.search(r"\(\?[^:=!]", text):
         raise ValueError(f"has a group in `{shown(text)}` that C++ does not know; use `(?:`, `(?=` or `(?!`")
     return text
@@ -183,7 +210,8 @@ def _recipe_name(name: str) -> str:
     if known is not None or name.upper() == "COPY":
         raise ValueError("has the name of a quant type; give it another one")
     if not re.fullmatch(_RECIPE_NAME, name):
-        raise ValueError("must have a name of letters, digits, `-` and `_`, 64 at most, that begins with no sign")
+        rule = "must have a name of letters, digits, `-` and `_`, 64 at most, that begins with no sign"
+        raise ValueError(f"{rule}{foreign(name)}")
     return name
 
 

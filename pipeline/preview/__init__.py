@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import GatedError, PipelineError
+from pipeline.errors import BadInputError, GatedError, HubError, PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,12 +22,25 @@ def look(
 ) -> tuple[Preview, list[PipelineError]]:
     """Look ahead at each model; return what was seen, and the errors of those that cannot be made."""
     from pipeline import run
-    from pipeline.preview.record import PROBLEM_LENGTH, Preview
+    from pipeline.matrix.located import shown
+    from pipeline.preview.record import MOST, PROBLEM_LENGTH, Preview
 
     outlooks, problems, failures = [], [], []
+    if len(models) > MOST:
+        first = models[MOST]
+        crowd = BadInputError(
+            f"{matrix_file}:{first.line}:{first.column}: this changes {len(models):,} models, and a"
+            f" preview holds {MOST:,}. Bring them in several pull requests."
+        )
+        return Preview(problems=(str(crowd),)), [crowd]
     for model in models:
         where = f"{matrix_file}:{model.line}:{model.column}: "
         try:
+            if len(model.recipes) > MOST:
+                raise BadInputError(
+                    f"{model.source} has {len(model.recipes):,} quants, and a preview holds {MOST:,} of a model. Take"
+                    " some out of `quants`."
+                )
             (steps,) = run.look([model], toolchain, matrix_file)
             outlooks.append(_outlook(shop, steps))
         except GatedError:
@@ -36,7 +49,10 @@ def look(
                 " and nothing foreseen. The run reads it with the token in HF_READ_TOKEN."
             )
         except PipelineError as error:
-            problems.append(f"{where}{str(error).removeprefix(where)}"[:PROBLEM_LENGTH])
+            said = str(error).removeprefix(where)
+            # Lines of a program stand behind a bar; what else came from a model's files makes no line of its own.
+            said = shown(said, PROBLEM_LENGTH) if isinstance(error, BadInputError | HubError) else said
+            problems.append(f"{where}{said}"[:PROBLEM_LENGTH])
             failures.append(error)
     return Preview(outlooks=tuple(outlooks), problems=tuple(problems)), failures
 

@@ -83,9 +83,9 @@ def _page(
 
 
 def _verdict(outlooks: Sequence[Outlook], problems: int) -> str:
-    cannot = f"{_models_of(problems)} cannot be made" if problems else ""
+    wrong = "1 problem" if problems == 1 else f"{problems:,} problems" if problems else ""
     if not outlooks:
-        return f"{cannot}." if cannot else "This changes no model."
+        return f"{wrong}." if wrong else "This changes no model."
     quants = [quant for outlook in outlooks for quant in outlook.quants]
     made = [quant for quant in quants if quant.change != "unchanged"]
     upload = sum(outlook.upload for outlook in outlooks)
@@ -95,7 +95,7 @@ def _verdict(outlooks: Sequence[Outlook], problems: int) -> str:
         f"{units.size(upload)} to upload" if upload else "nothing to upload",
         *([f"{_minutes(made)} a job"] if made else []),
     ]
-    return f"{', '.join(parts)}{f'; {cannot}' if cannot else ''}."
+    return f"{', '.join(parts)}{f'; {wrong}' if wrong else ''}."
 
 
 def _models_of(count: int) -> str:
