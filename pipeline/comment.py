@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel, ValidationError
 
 from pipeline.card.markdown import closing, code, plain
-from pipeline.errors import BadInputError
+from pipeline.errors import BadInputError, GitHubError
 from pipeline.github import BOT, LONGEST_COMMENT, MAX_PAGES, PAGE
+from pipeline.matrix import located
 from pipeline.preview import record
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pipeline.preview.record import Outlook
 
 MARKER: Final = "<!-- llm-quantizer preview -->"
+MATRIX: Final = "matrix.yml"
+PIN: Final = "llama_cpp"
 PREVIEW: Final = "preview.json"
 PROBLEMS: Final = "problems.txt"
 MOST_PROBLEM_BYTES: Final = 1 << 14
@@ -98,10 +101,11 @@ def comment(github: GitHub, run: Run, directory: Path) -> Iterator[str]:
     findings = read(directory)
     for pull in pulls:
         files = github.changed_files(pull.number)
-        text = body(findings, files, run)
+        warning = _warning(files, toolchain=_toolchain_changed(github, pull, files))
+        text = body(findings, warning, run)
         ours = [c for c in github.comments(pull.number) if c.user and c.user.login == BOT and c.body]
         before = next((c for c in ours if (c.body or "").startswith(MARKER)), None)
-        if before is None and not (findings.outlooks or findings.problems or _warning(files)):
+        if before is None and not (findings.outlooks or findings.problems or warning):
             yield f"Nothing to comment on: pull request {pull.number} changes no model."
         elif before is None:
             yield f"commented: {github.comment(pull.number, text).html_url}"
@@ -156,11 +160,14 @@ def read(directory: Path) -> Findings:
     return Findings(outlooks, tuple(problems))
 
 
-def body(findings: Findings, files: Sequence[ChangedFile], run: Run) -> str:
-    """Render the comment; what a pull request could have written can mention nobody, and cannot be too long."""
+def body(findings: Findings, warning: str, run: Run) -> str:
+    """Render the comment, the warning first.
+
+    What a pull request could have written can mention nobody, and cannot be too long.
+    """
     from pipeline.preview.page import page
 
-    head = f"{MARKER}\n{_warning(files)}"
+    head = f"{MARKER}\n{warning}"
     text = MENTION.sub("\\g<0>\N{ZERO WIDTH SPACE}", page(findings.outlooks, findings.problems))
     room = LONGEST_COMMENT - len(head) - LONGEST_END
     if len(text) > room:
@@ -171,10 +178,23 @@ def body(findings: Findings, files: Sequence[ChangedFile], run: Run) -> str:
     return head + text
 
 
-def _warning(files: Sequence[ChangedFile]) -> str:
+def _toolchain_changed(github: GitHub, pull: Pull, files: Sequence[ChangedFile]) -> bool:
+    """Whether the matrix names another llama.cpp: code from elsewhere, which a run builds and starts."""
+    if all(file.filename != MATRIX for file in files):
+        return False
+    try:
+        found = [github.read(MATRIX, revision) for revision in (pull.base.ref, f"refs/pull/{pull.number}/head")]
+    except GitHubError:  # it is no longer there, or too large to be read: what it names is for a person to find out
+        return True
+    before, after = (located.parse(file.content).value for file in found)
+    return not isinstance(before, dict) or not isinstance(after, dict) or before.get(PIN) != after.get(PIN)
+
+
+def _warning(files: Sequence[ChangedFile], *, toolchain: bool) -> str:
     """What a maintainer must read first: a merge runs it."""
     names = {name for file in files for name in (file.filename, file.previous_filename) if name}
     changed = sorted(name for name in names if name.startswith(CODE))
+    changed += [f"{PIN} in {MATRIX}"] if toolchain else []
     if not changed and len(files) >= PAGE * MAX_PAGES:
         return "**This changes more files than GitHub lists.** A maintainer has to read all of them before any run.\n\n"
     if not changed:

@@ -60,6 +60,10 @@ class Branch(_Answer):
     """None where the fork is gone."""
 
 
+class Base(_Answer):
+    ref: str
+
+
 class Pull(_Answer):
     number: int
     html_url: str
@@ -67,6 +71,7 @@ class Pull(_Answer):
     title: str
     body: str | None
     head: Branch
+    base: Base
 
 
 class Comment(_Answer):

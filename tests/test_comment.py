@@ -87,7 +87,7 @@ def event(tmp_path, monkeypatch):
 @pytest.fixture
 def repository(fake_github, event, rendered):
     """A repository with pull request 7, which is at what the check ran for."""
-    fake_github.repository.commit("main", {"matrix.yml": b""}, "First")
+    fake_github.repository.commit("main", {"matrix.yml": b"llama_cpp: {path: .}\n"}, "First")
     fake_github.repository.pulls.append(pull())
     return fake_github.repository
 
@@ -194,7 +194,8 @@ def test_github_that_refuses(repository, artifact, fake_github):
 
 def warned(*files):
     made = [ChangedFile(filename=f) if isinstance(f, str) else ChangedFile(**f) for f in files]
-    body = comment.body(comment.Findings((), ("x",)), made, comment.Run.model_validate(RUN))
+    warning = comment._warning(made, toolchain=False)
+    body = comment.body(comment.Findings((), ("x",)), warning, comment.Run.model_validate(RUN))
     assert body.startswith(f"{comment.MARKER}\n")
     return body.removeprefix(f"{comment.MARKER}\n").removesuffix("- x\n")
 
@@ -213,6 +214,24 @@ def test_a_change_of_code_comes_first(rendered, name):
         " before any run.\n\n"
     )
     assert warned({"filename": "elsewhere", "previous_filename": name}) == text
+
+
+@pytest.mark.parametrize(
+    ("holds", "said"),
+    [
+        (b"llama_cpp: {path: .} # as it was\nmodels: []\n", False),
+        (b"llama_cpp: {git: https://evil.example/llama.cpp}\n", True),
+        (b"llama_cpp: &a {path: .}\n", True),
+        (b"[]", True),
+    ],
+)
+def test_another_llama_cpp_is_code_too(repository, artifact, holds, said):
+    repository.pulls[0].files = [{"filename": "matrix.yml", "status": "modified"}]
+    repository.pulls[0].holds = {"matrix.yml": holds}
+    run(artifact)
+    (made,) = repository.comments
+    assert made.body.startswith(f"{comment.MARKER}\n**This changes what a run does") == said
+    assert ("`llama_cpp in matrix.yml`. A maintainer has to read" in made.body) == said
 
 
 def test_hostile_names_of_changed_files(rendered):
@@ -308,7 +327,7 @@ def test_what_is_said_to_github_alone_is_not_said_twice(artifact):
 
 
 def text_of(outlooks=(), problems=()):
-    return comment.body(comment.Findings(tuple(outlooks), tuple(problems)), (), comment.Run.model_validate(RUN))
+    return comment.body(comment.Findings(tuple(outlooks), tuple(problems)), "", comment.Run.model_validate(RUN))
 
 
 @pytest.mark.parametrize("at", ["@", "&#64;", "&#0064;", "&#x40;", "&#X040;", "&commat;"])

@@ -9,6 +9,7 @@ import pytest
 from conftest import REVISION, SETTINGS, plan_of
 
 from pipeline import demo
+from pipeline.preview import record
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_REPO = "me/SmolLM2-135M-Instruct-GGUF"
@@ -21,9 +22,23 @@ def smollm2(machine_store):
     return machine_store.get(demo.DemoModel()).file("SmolLM2-135M-Instruct")
 
 
-def test_a_merge_goes_from_plan_to_release(world, smollm2):
+def test_a_pull_request_foresees_what_its_merge_publishes(world, smollm2, conclude):
     world.hub.add(SMOLLM2, smollm2, REVISION)
+    world.matrix("  - source: somebody/else\n    path: .github\n")
+    base = world.checkout.commit("Main")
     world.matrix(f"  - source: {SMOLLM2}\n", ", ".join(QUANTS), SETTINGS.replace("16", "32"))
+    ran = world.pull_request(base)
+    world.keep(ran, SMOLLM2_REPO, "pull-request")
+    assert ran.failed() == [], ran.log[-5000:]
+    (seen,) = record.parse((world.checkout.artifacts / "preview" / "preview.json").read_bytes()).outlooks
+    foreseen = {quant.file: quant.size for quant in seen.quants}
+    (page,) = [text for _, text in ran.summaries]
+    assert "1 model, 4 files" in page
+    weights = (smollm2 / "model.safetensors").stat().st_size
+    sent = sum(request.sent for request in world.hub.requests if "safetensors" in request.path)
+    assert sent < 0.02 * weights
+    conclude(f"the preview of SmolLM2 was sent {sent:,} of {weights:,} bytes of weights")
+    # Merged, it goes from the plan to a release.
     ran = world.merge()
     world.keep(ran, SMOLLM2_REPO, "merge")
     assert ran.returncode == 0, ran.log[-5000:]
@@ -32,6 +47,7 @@ def test_a_merge_goes_from_plan_to_release(world, smollm2):
     assert {step: len(ran.ran(step)) for step in steps} == steps
     release = world.release(SMOLLM2_REPO)
     assert [r.quant for r in release.published] == QUANTS
+    assert {r.file.name: r.file.size for r in release.published} == foreseen
     assert release.provenance.revision == REVISION
     assert set(plan_of(ran, world)) == {f"{SMOLLM2}:{quant}" for quant in QUANTS}
     page = next(text for job, text in ran.summaries if "Report" in job)

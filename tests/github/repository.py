@@ -19,6 +19,8 @@ class Pull:
     """Of a fork's head; that of a branch of the repository itself is the branch's."""
     state: str = "open"
     files: list[dict[str, str]] = field(default_factory=list)
+    holds: dict[str, bytes] = field(default_factory=dict)
+    """What of a fork's head differs from the base, by path."""
 
 
 @dataclass

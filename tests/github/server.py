@@ -208,6 +208,11 @@ class FakeGitHub:
         self.repository.branches[name] = sha
 
     def _file(self, ref: str, path: str) -> bytes:
+        if ref.startswith("refs/pull/"):
+            pull = self._pull(ref.split("/")[2])
+            if path in pull.holds:
+                return pull.holds[path]
+            ref = self.repository.head(pull) if pull.owner == self.repository.owner else pull.base
         content = (self.repository.files(ref) or {}).get(path)
         if content is None:
             raise RefusedError(404, "Not Found")
