@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import _auth, hf_raise_for_status
 
-from pipeline.errors import BadInputError, HubError
+from pipeline.errors import BadInputError, GatedError, HubError
 from pipeline.hub import api, ask, sign_in
 from pipeline.hub.sentences import reason, sentences
 from pipeline.progress import Display
@@ -291,7 +291,7 @@ class TestSentences:
     @pytest.mark.parametrize(
         ("status", "headers", "kind", "fix"),
         [
-            (403, {"X-Error-Code": "GatedRepo"}, HubError, "accept its terms"),
+            (403, {"X-Error-Code": "GatedRepo"}, GatedError, "accept its terms"),
             (404, {"X-Error-Code": "RepoNotFound"}, BadInputError, "Check the spelling"),
             (404, {"X-Error-Code": "RevisionNotFound"}, BadInputError, "Check `revision` in matrix.yml"),
             (404, {"X-Error-Code": "EntryNotFound"}, BadInputError, "Run again"),

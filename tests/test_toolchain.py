@@ -22,9 +22,10 @@ def test_identity_is_of_source_and_flags_not_of_the_machine(monkeypatch):
     gpu = toolchain.Toolchain(toolchain.LlamaSource(PIN), cuda=True)
     assert cpu.identity == gpu.identity
     assert digest_of(cpu) != digest_of(gpu)
-    before = digest_of(cpu)
     monkeypatch.setattr(toolchain, "_processor", lambda: "another machine")
-    assert digest_of(cpu) != before
+    elsewhere = toolchain.Toolchain(toolchain.LlamaSource(PIN), cuda=False)
+    assert elsewhere.identity == cpu.identity
+    assert digest_of(elsewhere) != digest_of(cpu)
     other = toolchain.Toolchain(toolchain.LlamaSource(GitSource("https://x", "b" * 40)), cuda=False)
     assert other.identity != cpu.identity
 

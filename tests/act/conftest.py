@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -57,11 +61,18 @@ class World:
             f"models:\n{models}",
         )
 
-    def merge(self) -> Ran:
-        """Commit what was written to main, and run what GitHub runs then."""
-        before = self.checkout.git("rev-parse", "HEAD")
+    def merge(self, base: str | None = None) -> Ran:
+        """Commit what was written to main, and run what GitHub runs then; `base`: where main was before."""
+        before = base or self.checkout.git("rev-parse", "HEAD")
         after = self.checkout.commit("Add a model")
         return self.run("push", "quantize.yml", before=before, after=after)
+
+    def publish(self) -> None:
+        """Do by one command what a merge leads to."""
+        command = [sys.executable, "-m", "pipeline", "run", "--publish-to", "hub"]
+        environment = os.environ | self.checkout.environment | {"HF_TOKEN": TOKEN}
+        subprocess.run(command, cwd=self.checkout.root, env=environment, check=True, capture_output=True)
+        shutil.rmtree(self.checkout.root / "results")
 
     def button(self, workflow: str, **inputs: object) -> Ran:
         given = {name: str(value).lower() if isinstance(value, bool) else value for name, value in inputs.items()}

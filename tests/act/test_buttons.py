@@ -16,8 +16,8 @@ def published(world, model_directory):
     """A world in which a model is published, pinned at its revision."""
     world.hub.add("tiny/llama", model_directory("llama"), REVISION)
     world.matrix(f"  - source: tiny/llama\n    revision: {REVISION} # as tested\n")
-    ran = world.merge()
-    assert ran.failed() == [], ran.log[-5000:]
+    world.checkout.commit("A model")
+    world.publish()
     return world
 
 

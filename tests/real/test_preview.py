@@ -40,17 +40,22 @@ RECIPES = (
 )
 
 
-@pytest.mark.parametrize(("kind", "form"), [*((kind, "gguf") for kind in KINDS), ("mixtral", "dat")])
-def test_sizes_types_and_fallbacks_are_those_of_the_real_files(
-    kind, form, matrix_file, toolchain, machine_store, tmp_path
-):
+@pytest.fixture(scope="module")
+def store(machine_store, tmp_path_factory):
+    """A store of these tests together: each kind of model is converted once."""
+    return empty_store(machine_store, tmp_path_factory.mktemp("foreseen") / "store")
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [*((kind, "gguf") for kind in KINDS if kind != "mixtral"), ("mixtral", "dat")]
+)
+def test_sizes_types_and_fallbacks_are_those_of_the_real_files(kind, form, matrix_file, toolchain, store):
     path = matrix_file(kind)
     recipes = [r for r in RECIPES if kind != "odd" or r.name != "LARGE"]
     model = replace(matrix.load(path).models[0], recipes=tuple(recipes), imatrix_format=form, calibration_chunks=1)
     (steps,) = run.look([model], toolchain, path)
-    store = empty_store(machine_store, tmp_path / "own-store")
     foreseen = foresee(store, steps)
-    assert {a.kind for a in store.artifacts()} == {"toolchain", "llama.cpp", "outline", "skeleton"}
+    assert store.find(steps.reference) is None
     assert foresee(store, steps) == foreseen
     reference = gguf_file.read(store.get(steps.reference).file(REFERENCE))
     assert foreseen.reference_size == reference.path.stat().st_size
