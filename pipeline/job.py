@@ -27,7 +27,7 @@ from pipeline.prompt import ANSWER, Answered, has_template
 from pipeline.quantize import FALLBACKS, QUANT, Quant
 from pipeline.result import Answer, Fallback, FileEntry, Provenance, Quality, QuantFile, Result, Speed, TextUse
 from pipeline.shards import Shards, shard_name
-from pipeline.source import Snapshot
+from pipeline.snapshot import Snapshot
 from pipeline.speed import SPEED, Timed
 from pipeline.text import Text
 from pipeline.toolchain import FLAGS

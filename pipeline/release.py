@@ -14,7 +14,8 @@ from pipeline.check import quality
 from pipeline.quantize import QUANT
 from pipeline.result import FileEntry, Release
 from pipeline.shards import shard_name
-from pipeline.source import CARD, Papers
+from pipeline.snapshot import Papers
+from pipeline.source import CARD
 from pipeline.store import canonical, digest_of
 
 if TYPE_CHECKING:

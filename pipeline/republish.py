@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pipeline import __version__, release, source
 from pipeline.errors import BadInputError, HubError
 from pipeline.result import Withdrawal
-from pipeline.source import CARD, LICENCE, Papers
+from pipeline.snapshot import Papers
+from pipeline.source import CARD, LICENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

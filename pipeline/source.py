@@ -1,4 +1,4 @@
-"""The model as its authors published it: looked at before any work, fetched at one revision, safetensors only."""
+"""The model as its authors published it: looked at before any work, at one revision, safetensors only."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import fnmatch
 import hashlib
 import json
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import safetensors
-from pipeline.errors import BadInputError, GatedError, HubError
+from pipeline.errors import BadInputError, GatedError
 from pipeline.result import FileEntry
-from pipeline.store import Step, canonical, file_sha256
+from pipeline.snapshot import Snapshot
+from pipeline.store import canonical, file_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.matrix.model import Model
-    from pipeline.progress import Task
     from pipeline.store import Store
 
 CARD = "README.md"
@@ -113,6 +110,10 @@ class Source:
         return [f for f in self.files if not _is_paper(f.name)]
 
     @property
+    def paper_files(self) -> list[FileEntry]:
+        return [f for f in self.files if _is_paper(f.name)]
+
+    @property
     def licences(self) -> list[str]:
         return sorted(f.name for f in self.files if LICENCE.fullmatch(f.name))
 
@@ -138,92 +139,6 @@ class Source:
     def open(self, store: Store) -> Path:
         """Return the directory with the files, downloading them where that is still to be done."""
         return self.path or store.get(Snapshot(self)).path
-
-
-@dataclass(frozen=True)
-class Snapshot(Step):
-    """What of a source on the Hub is converted, downloaded at its revision."""
-
-    source: Source
-    kind: ClassVar[str] = "source"
-    resumable: ClassVar[bool] = True
-
-    @property
-    def label(self) -> str:
-        return f"{self.source.id}: download"
-
-    def inputs(self) -> dict[str, Any]:
-        return {"source": self.source.id, "files": self.source.materials}
-
-    def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
-        download(self.source, self.source.converted, room, task)
-
-
-@dataclass(frozen=True)
-class Papers(Step):
-    """A source's card and licence files: what a release needs of it, without the weights."""
-
-    source: Source
-    kind: ClassVar[str] = "papers"
-
-    @property
-    def label(self) -> str:
-        return f"{self.source.id}: card and licence"
-
-    def inputs(self) -> dict[str, Any]:
-        return {"source": self.source.id, "files": self.source.papers}
-
-    def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
-        if self.source.path is None:
-            download(self.source, self.files, room, task)
-            return
-        for file in self.files:
-            shutil.copyfile(self.source.path / file.name, room / file.name)
-
-    @property
-    def files(self) -> list[FileEntry]:
-        return [f for f in self.source.files if _is_paper(f.name)]
-
-
-def download(source: Source, files: Sequence[FileEntry], room: Path, task: Task) -> None:
-    """Download files of a source at its revision, and hold them against what the Hub lists."""
-    from pipeline.hub import ask, reader
-    from pipeline.hub.progress import bar
-
-    arrived = _Arrived(task, sum(file.size for file in files))
-    for file in files:
-        arrived.begin(file)
-        where = {"revision": source.revision, "local_dir": room, "tqdm_class": bar(arrived.more)}
-        ask(source.id, partial(reader().hf_hub_download, source.id, file.name, **where), source.revision)
-        path = room / file.name
-        if path.stat().st_size != file.size or (file.sha256 and file_sha256(path) != file.sha256):
-            path.unlink()
-            raise HubError(
-                f"{source.id}: {file.name} came with other bytes than the Hub lists. Run again; if it happens again,"
-                " the proxy or mirror in HF_ENDPOINT is to blame."
-            )
-    # The client's notes for resuming; what they were for is done.
-    shutil.rmtree(room / ".cache", ignore_errors=True)
-
-
-class _Arrived:
-    """How much of a download has come, told to the display."""
-
-    def __init__(self, task: Task, total: int) -> None:
-        self._task = task
-        self._total = total
-        self._before = 0
-        self._now = 0
-        self._file = FileEntry(name="", size=0, sha256="")
-
-    def begin(self, file: FileEntry) -> None:
-        self._before += self._file.size
-        self._file, self._now = file, 0
-        self.more(0)
-
-    def more(self, count: int) -> None:
-        self._now = min(self._now + count, self._file.size)  # a second try may count again
-        self._task.advance((self._before + self._now) / self._total, self._file.name)
 
 
 def look(model: Model, *, from_outside: bool = False) -> Source:

@@ -12,7 +12,8 @@ import factories
 import pytest
 from click.testing import CliRunner
 
-from pipeline import actions, cli, endings, errors, matrix, options, plan, records, report
+from pipeline import actions, cli, endings, errors, matrix, plan, records, report
+from pipeline.cli import options, shared
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -101,7 +102,7 @@ def test_exit_codes(raised, code, capsys):
 
 def test_anything_withheld_exits_1_and_is_in_the_table(capsys):
     results = [factories.result("Q8_0"), factories.result("Q2_K", withheld=True)]
-    assert endings.guarded(lambda: cli._finish(results, withheld=True)) == 1
+    assert endings.guarded(lambda: shared.finish(results, withheld=True)) == 1
     table = capsys.readouterr().out
     assert table == report.results_table(results) + "\n"
     assert "withheld: " in table

@@ -205,7 +205,7 @@ def test_a_change_of_the_matrix_alone_is_no_warning(rendered):
 
 
 @pytest.mark.parametrize(
-    "name", [".github/workflows/check.yml", "pipeline/cli.py", "templates/card.md.j2", "pyproject.toml", "Makefile"]
+    "name", [".github/workflows/check.yml", "pipeline/job.py", "templates/card.md.j2", "pyproject.toml", "Makefile"]
 )
 def test_a_change_of_code_comes_first(rendered, name):
     text = warned("matrix.yml", name)

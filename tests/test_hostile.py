@@ -305,7 +305,7 @@ def test_8_a_repo_that_leads_to_another(refused, upstream, loopback_hub):
     [
         ".github/workflows/check.yml",
         ".github/actions/setup/action.yml",
-        "pipeline/cli.py",
+        "pipeline/job.py",
         "templates/card.md.j2",
         "Makefile",
         "pyproject.toml",

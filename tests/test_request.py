@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline import plan
+from pipeline.cli.options import Names
 from pipeline.errors import BadInputError
 from pipeline.matrix import GitSource, Sdist
-from pipeline.options import Names
 from pipeline.request import LLAMA_CPP, Request
 
 MATRIX = """\

@@ -66,7 +66,7 @@ def settings():
 
 
 def test_the_pipeline_reads_the_names_that_are_set(settings, container):
-    assert f'"{STORE}"' in (ROOT / "pipeline" / "options.py").read_text()
+    assert f'"{STORE}"' in (ROOT / "pipeline" / "cli" / "options.py").read_text()
     assert f"${{{VENV}:-}}" in (ROOT / ".github" / "actions" / "setup" / "action.yml").read_text()
     assert {STORE, VENV} <= settings.keys()
     assert [entry["name"] for entry in container["env"]] == [STORE]

@@ -72,7 +72,8 @@ def _outlook(shop: Workshop, steps: Steps) -> Outlook:
 
 
 def _card(shop: Workshop, steps: Steps) -> str | None:
-    from pipeline.source import CARD, Papers
+    from pipeline.snapshot import Papers
+    from pipeline.source import CARD
 
     path = shop.store.get(Papers(steps.source)).file(CARD)
     return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import safetensors
 from pipeline.errors import BadInputError, HubError
-from pipeline.source import download
+from pipeline.snapshot import download
 from pipeline.store import Step
 
 if TYPE_CHECKING:

@@ -1,0 +1,82 @@
+"""What several commands start from, and how they end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.job import Steps
+    from pipeline.matrix import Matrix
+    from pipeline.plan import Selection
+    from pipeline.result import Recipe, Result
+    from pipeline.run import Workshop
+    from pipeline.store import Store
+
+
+def read_matrix(path: Path) -> Matrix:
+    from pipeline import matrix
+
+    return matrix.load(path)
+
+
+def open_store(root: Path | None) -> Store:
+    import platformdirs
+
+    from pipeline.progress import Display
+    from pipeline.store import Store
+
+    return Store((root or Path(platformdirs.user_cache_dir("llm-quantizer"))).absolute(), Display())
+
+
+def workshop(store_root: Path | None, results: Path, publish_to: str) -> Workshop:
+    from pipeline.run import Workshop
+
+    store, folder = open_store(store_root), folder_of(publish_to)
+    if folder is not None:
+        from pipeline.publish.folder import Folder
+
+        return Workshop(store, results, Folder(folder))
+    from pipeline.publish.hub import Hub
+
+    return Workshop(store, results, Hub(store.display))
+
+
+def folder_of(publish_to: str) -> Path | None:
+    return None if publish_to == "hub" else Path(publish_to)
+
+
+def look(matrix_file: Path, only: Sequence[str], cuda: bool | None) -> tuple[tuple[Selection, ...], list[Steps]]:
+    from pipeline import plan, run
+
+    matrix = read_matrix(matrix_file)
+    selections = plan.select(matrix, only)
+    return selections, run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
+
+
+def one_job(matrix_file: Path, job_id: str, cuda: bool | None) -> tuple[Steps, Recipe]:
+    selections, works = look(matrix_file, [job_id], cuda)
+    if sum(len(s.recipes) for s in selections) != 1:
+        raise errors.BadInputError(f"{job_id} names more than one job. Write it as MODEL:QUANT.")
+    return works[0], selections[0].recipes[0]
+
+
+def model_name(name: str) -> str:
+    if ":" in name:
+        raise errors.BadInputError(f"{name} is a job; this command takes a model: {name.partition(':')[0]}.")
+    return name
+
+
+def finish(results: Sequence[Result], *, withheld: bool) -> None:
+    from pipeline import report
+
+    if results:
+        click.echo(report.results_table(results))
+    if withheld:
+        raise click.exceptions.Exit(errors.WITHHELD)
