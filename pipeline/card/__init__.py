@@ -109,6 +109,7 @@ def render(
         passed=sections.passed(release),
         warnings=sections.warnings(release),
         withheld=sections.withheld(release),
+        published=bool(release.published),
         missing=[code(quant) for quant in release.missing],
         withdrawn=sections.withdrawn(release),
         origin=sections.origin(release),

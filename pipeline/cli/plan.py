@@ -126,7 +126,7 @@ def _base(base: str, matrix_file: Path) -> Matrix | None:
     if set(base) == {"0"}:  # GitHub's word for what was before a branch began
         return None
     path = matrix_file.resolve()
-    command = ["git", "show", f"{base}:./{path.name}"]
+    command = ["git", "show", "--end-of-options", f"{base}:./{path.name}"]
     try:
         shown = shell.run(command, cwd=path.parent, doing="reading --base", failure=errors.BadInputError)
     except errors.BadInputError as error:

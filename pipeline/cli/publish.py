@@ -150,9 +150,12 @@ def withdraw(
 
 
 def _models(matrix_file: Path, names: Sequence[str]) -> list[Model]:
+    """Return the models of these names or patterns; the button Quantize may have made some that are not listed."""
     from pipeline import plan
+    from pipeline.request import Request
 
-    return [s.model for s in plan.select(shared.read_matrix(matrix_file), [shared.model_name(name) for name in names])]
+    request = Request(only=tuple(shared.model_name(name) for name in names), unlisted=True)
+    return [s.model for s in plan.select(request.matrix(matrix_file), request.patterns)]
 
 
 def _republish(shop: Workshop, bundle: Bundle, *, dry_run: bool) -> None:

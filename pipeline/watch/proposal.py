@@ -31,8 +31,8 @@ FOLLOWS: Final = {
     Kind.TEMPLATE: "The chat template stands in the header of every file, so every file is made anew. The weights come"
     " out as they were: over Xet only the chunks that differ are sent.",
     Kind.CARD: "The release gets the new card and licence, and no weight is uploaded: the files come out as they were."
-    " Unless the YAML at the card's head changed: the converter puts some of it (licence, languages, tags) into the"
-    " header of every file.",
+    " Unless the YAML at the card's head or one of its headings changed: the converter reads those, so that every file"
+    " is made anew.",
     Kind.OTHER: "Nothing that a release is made of changed: the revision moves, and no file with it.",
 }
 
