@@ -121,6 +121,25 @@ def test_nothing_to_do(golden):
     golden("summary/nothing.md", page)
 
 
+def held(quant, action):
+    """A model with one quant published, and one that the plan leaves alone."""
+    jobs = (
+        Job(f"{GEMMA}:Q8_0", "gemma-2b-Q8_0.gguf", "published", "release 0123 has it"),
+        Job(f"{GEMMA}:{quant}", f"gemma-2b-{quant}.gguf", action, "in release 0123: same top token 50 %"),
+    )
+    return ModelPlan(GEMMA, "f" * 40, "nold/gemma-2b-GGUF", "0123456789abcdef", jobs, due=True)
+
+
+@pytest.mark.parametrize("action", ["withheld", "withdrawn"])
+def test_what_was_withheld_before_is_as_visible_as_what_is_now(action):
+    page = summary.run_page(plans(held("Q2_K", action)), [], [], [], LINKS)
+    assert head(page).endswith("is published, but for what was withheld or withdrawn before.")
+    assert f"- ⛔ **`google/gemma-2b:Q2_K`**, {action} in release 0123: same top token 50 %" in page
+    page = summary.run_page(plans(held("Q2_K", action)), [], [], [released("Q8_0")], LINKS)
+    assert f"⛔\N{NO-BREAK SPACE}{action}" in page
+    assert f"- ⛔ **`google/gemma-2b:Q2_K`**, {action} in release 0123" in page
+
+
 def test_a_job_that_passed(golden):
     swapped = file("gemma-2b-Q4_K_M.gguf", 5.2, fallbacks=fallbacks(3))
     page = summary.job_page(made("Q4_K_M", file=swapped)[0], LINKS)

@@ -13,7 +13,7 @@ from pipeline.card.markdown import code, inline, table
 from pipeline.card.sections import sentences
 from pipeline.summary import trouble
 from pipeline.summary.chart import chart
-from pipeline.summary.standing import standing, total
+from pipeline.summary.standing import HELD, standing, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,8 +92,9 @@ def _nothing(models: Sequence[ModelStanding]) -> str:
         for model in models[:MOST_NAMES]
     ]
     more = [f"- and {_models(len(models) - MOST_NAMES)} more"] if len(models) > MOST_NAMES else []
-    head = f"## ✅ Nothing to do: everything that matrix.yml names is published{made}."
-    return "\n".join([head, "", *lines, *more]).rstrip() + "\n"
+    held = ", but for what was withheld or withdrawn before" if total(models, *HELD) else ""
+    head = f"## ✅ Nothing to do: everything that matrix.yml names is published{made}{held}."
+    return "\n\n".join([head, *(["\n".join([*lines, *more])] if lines else []), *_withheld(models)]) + "\n"
 
 
 def _verdict(touched: Sequence[ModelStanding], kept: int, *, dry: bool) -> str:
@@ -209,17 +210,20 @@ def _note(model: ModelStanding) -> str:
 
 
 def _withheld(models: Sequence[ModelStanding]) -> list[str]:
-    held = [job.result for m in models for job in m.jobs if job.state == "withheld" and job.result]
+    held = [job for m in models for job in m.jobs if job.state in HELD and (job.reason or job.state == "withheld")]
     if not held:
         return []
     told = _fitting(map(_reason, held[:MOST_WITHHELD]), WITHHELD_BYTES)
-    lines = [*told, *_more([result.job for result in held[len(told) :]])]
+    lines = [*told, *_more([job.job for job in held[len(told) :]])]
     return ["## Withheld", "Made and measured, and not published:", "\n".join(lines)]
 
 
-def _reason(result: Result) -> str:
+def _reason(job: Standing) -> str:
+    name, result = f"- ⛔ **{code(job.job[:LONGEST_NAME])}**", job.result
+    if result is None:
+        return f"{name}, {job.state} {inline(job.reason)}"
     why = "; ".join(f"{inline(v.check, 60)}: {sentences(v)}" for v in result.failures[:5])
-    return f"- ⛔ **{code(result.job[:LONGEST_NAME])}** ({units.size(result.file.size)}), {why}"
+    return f"{name} ({units.size(result.file.size)}), {why}"
 
 
 def _failures(models: Sequence[ModelStanding], links: Links) -> list[str]:

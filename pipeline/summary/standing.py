@@ -15,6 +15,9 @@ State = Literal["published", "passed", "withheld", "withdrawn", "failed", "lost"
 """`passed`: published nowhere. `lost`: in the plan, and neither a result nor a failure. `kept`: of the last release."""
 
 
+HELD: tuple[State, ...] = ("withheld", "withdrawn")
+
+
 @dataclass(frozen=True)
 class Standing:
     """What became of one job."""
@@ -24,6 +27,8 @@ class Standing:
     result: Result | None
     file: str
     """What is, or would be, published, by its name or that of its first shard; empty where that is not known."""
+    reason: str = ""
+    """Why the plan left it alone, where it was withheld or withdrawn before."""
 
     @property
     def quant(self) -> str:
@@ -47,7 +52,8 @@ class ModelStanding:
     @property
     def untouched(self) -> bool:
         """Whether this run did nothing here, and nothing was to be done."""
-        return not self.failures and self.released is None and self.count("kept", "not run") == len(self.jobs)
+        idle = sum(job.result is None and job.state not in ("failed", "lost") for job in self.jobs)
+        return not self.failures and self.released is None and idle == len(self.jobs)
 
 
 @dataclass
@@ -95,7 +101,8 @@ def _model(source: str, known: _Model) -> ModelStanding:
         result = known.results.get(job)
         state = _state(planned.get(job), result, job in failed, job in there, released, prepared=prepared)
         file = result.files[0].name if result else planned[job].file if job in planned else ""
-        jobs.append(Standing(job, state, result, file))
+        reason = planned[job].reason if job in planned and state in HELD and not result else ""
+        jobs.append(Standing(job, state, result, file, reason))
     repo = released.repo if released else known.plan.repo if known.plan else ""
     return ModelStanding(source, repo, tuple(jobs), tuple(failures), released)
 
@@ -126,6 +133,8 @@ def _state(
         return "withdrawn" if released else "passed"
     if there or (planned and planned.action == "published"):
         return "kept"
+    if planned and planned.action in ("withheld", "withdrawn"):
+        return planned.action
     return "lost" if prepared and planned and planned.action == "run" else "not run"
 
 

@@ -121,6 +121,9 @@ def test_what_fails_and_what_is_withheld_keeps_nothing_else_back(world, model_di
         "tiny/llama:Q4_K_M": "withheld",
         "tiny/llama:Q6_K": "published",
     }
+    page = again.summaries[-1][1]
+    assert page.startswith("## ⚠️ 1 of 2 published, 1 withheld, 0 failed, 2 kept from the last release")
+    assert "at most 0.005 allowed" in page
     assert len(again.ran("Job")) == len(again.ran("Stage")) == 1
     assert [r.quant for r in world.release("me/llama-GGUF").published] == ["Q8_0", "Q5_K_M", "Q6_K"]
     sent = sum(request.received for request in world.hub.requests[before:] if request.uploads)
