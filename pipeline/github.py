@@ -309,7 +309,7 @@ def _refused(answer: httpx2.Response, doing: str, repository: str) -> str:
         case 403:
             return (
                 f"The token in GITHUB_TOKEN may not do this in {repository}: {doing} ({said}). Give the job the"
-                " `permissions` that the README lists for this command."
+                " `permissions` that watch.yml and comment.yml of this repository name."
             )
         case 404:
             return (
