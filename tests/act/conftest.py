@@ -112,7 +112,8 @@ class World:
     def keep(self, ran: Ran, repo: str, folder: str) -> None:
         """Leave what people read of a run in out/act, to be looked at."""
         place = OUT / folder
-        place.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
         for number, (job, text) in enumerate(ran.summaries, 1):
             name = re.sub(r"[^A-Za-z0-9_.-]+", "-", job).strip("-")
             (place / f"{number:02}-{name}.md").write_text(text, encoding="utf-8")
