@@ -7,7 +7,9 @@ import json
 import subprocess
 
 import pytest
+from machine import empty_store
 
+from pipeline import republish, run
 from pipeline.convert import REFERENCE
 from pipeline.errors import BadInputError
 from pipeline.matrix import Gates
@@ -143,3 +145,32 @@ def test_fallbacks_are_counted_and_said(make, matrix_file):
     warnings = [v for v in made.results[0].verdicts if v.outcome == "warn"]
     assert [v.check for v in warnings] == ["fallbacks"]
     assert f"{len(file.fallbacks)} of 21 tensors" in warnings[0].seen
+
+
+def test_what_the_store_has_lost_and_the_target_has_is_not_made_again(make, matrix_file, machine_store, tmp_path):
+    made = make(matrix_file("llama", "Q8_0, Q4_K_M"))
+    before = {p.name: p.read_bytes() for p in made.directory.iterdir()}
+    elsewhere = run.Workshop(empty_store(machine_store, tmp_path / "other"), tmp_path / "results", made.shop.target)
+    assert run.run_model(elsewhere, made.steps, made.steps.model.recipes) == []
+    assert {a.kind for a in elsewhere.store.artifacts()} == {"toolchain", "llama.cpp", "papers"}
+    assert {p.name: p.read_bytes() for p in made.directory.iterdir()} == before
+    # Where the file is not what it was, it is.
+    (made.directory / "llama-Q8_0.gguf").write_bytes(b"GGUF")
+    (again,) = run.run_model(elsewhere, made.steps, made.steps.model.recipes)
+    assert again.quant == "Q8_0"
+    assert (made.directory / "llama-Q8_0.gguf").read_bytes() == before["llama-Q8_0.gguf"]
+
+
+def test_no_run_brings_back_what_was_withdrawn(make, matrix_file, store):
+    made = make(matrix_file("llama", "Q8_0, Q4_K_M"))
+    model, target = made.steps.model, made.shop.target
+    target.publish(republish.without(made.shop, model, ["Q4_K_M"], "Loops", "2026-11-25"))
+    results = run.run_model(made.shop, made.steps, model.recipes)
+    assert [r.quant for r in results] == ["Q8_0"]
+    assert not (made.directory / "llama-Q4_K_M.gguf").exists()
+    assert "tiny/llama:Q4_K_M was withdrawn on 2026-11-25 (Loops)" in store.display._stream.getvalue()
+    # Made of something else it is another file, and the reason stays on the card.
+    other = matrix_file("llama", "Q8_0, Q4_K_M", "calibration_chunks: 3")
+    assert [r.quant for r in make(other).results] == ["Q8_0", "Q4_K_M"]
+    card = (made.directory / "README.md").read_text()
+    assert "- `Q4_K_M`, on 2026-11-25: Loops. The file of that name that is here now is another one" in card
