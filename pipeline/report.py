@@ -27,7 +27,9 @@ def plan_table(plan: Plan) -> str:
         lines += aligned([(f"  {job.id}", job.action, job.reason) for job in model.jobs])
     jobs = [job for model in plan.models for job in model.jobs]
     run = sum(job.action == "run" for job in jobs)
-    lines.append(f"{len(jobs)} jobs, {run} to run" if jobs else "Nothing to do.")
+    due = sum(model.due for model in plan.models)
+    releases = f", {'1 release' if due == 1 else f'{due} releases'} to make" if due else ""
+    lines.append(f"{len(jobs)} jobs, {run} to run{releases}" if jobs else "Nothing to do.")
     return "\n".join(lines)
 
 

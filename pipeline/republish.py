@@ -65,7 +65,8 @@ def lifted(shop: Workshop, model: Model, quants: Sequence[str]) -> Bundle:
     if not wanted or not wanted <= known:
         there = ", ".join(w.quant for w in last.withdrawn) or "none"
         raise BadInputError(
-            f"{', '.join(quants) or 'Nothing'} of {model.repo} was withdrawn. Withdrawn there: {there}."
+            f"{', '.join(quants) or 'Something'} of {model.repo} is to be lifted, and is not withdrawn."
+            f" Withdrawn there: {there}."
         )
     left = tuple(w for w in last.withdrawn if w.quant.casefold() not in wanted)
     draft = last.model_copy(update={"pipeline": __version__, "withdrawn": left})
@@ -75,7 +76,10 @@ def lifted(shop: Workshop, model: Model, quants: Sequence[str]) -> Bundle:
 def _last(shop: Workshop, model: Model) -> Release:
     last = shop.target.last(model.repo)
     if last is None:
-        raise BadInputError(f"{model.repo} holds no release. Run `python -m pipeline run --only {model.source}` first.")
+        raise BadInputError(
+            f"There is no release {model.repo} where --publish-to leads: `hub`, or a folder, which is out/ by default."
+            " Check the name, and say where it is."
+        )
     return last
 
 

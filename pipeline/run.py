@@ -64,7 +64,7 @@ def look(
             works.append(job.Steps(model, seen, toolchain))
         else:
             # What a model's files hold may stand in it: as one line it cannot pass for another message.
-            failures.append((f"{matrix_file}:{model.line}:{model.column}: {shown(seen, LONGEST)}", type(seen)))
+            failures.append((f"{model.place(matrix_file)}{shown(seen, LONGEST)}", type(seen)))
     if failures:
         worst: type[PipelineError] = BadInputError if any(t is BadInputError for _, t in failures) else HubError
         raise worst("\n".join(message for message, _ in failures))
@@ -97,7 +97,7 @@ def refuse_early(
             try:
                 source.check_architecture(steps.source, architectures(store.get(steps.toolchain.source)))
             except BadInputError as error:
-                problems.append(f"{matrix_file}:{steps.model.line}:{steps.model.column}: {error}")
+                problems.append(f"{steps.model.place(matrix_file)}{error}")
     if problems:
         raise BadInputError("\n".join(problems))
     disk.check(store, works, folder)

@@ -161,8 +161,17 @@ def test_summary_of_a_plan_names_what_is_lost(tmp_path):
     ("command", "subject"), [("prepare", "a/b"), ("job", "a/b:Q8_0"), ("stage", "a/b:Q8_0"), ("release", "a/b")]
 )
 def test_a_command_that_fails_leaves_word_of_it(command, subject, tmp_path):
-    (tmp_path / "matrix.yml").write_text("version: 2\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "matrix.yml").write_text(
+        "version: 1\n"
+        "llama_cpp: {git: https://example.com/llama.cpp, commit: 0123456789abcdef0123456789abcdef01234567}\n"
+        "defaults: {organization: me, quants: [Q8_0]}\n"
+        "models: [{source: a/b, path: empty}]\n"
+    )
     given = ("--matrix", tmp_path / "matrix.yml", "--store", tmp_path / "store", "--results", tmp_path / "results")
+    # A name that the matrix does not have is no failure of a run.
+    assert invoke(command, subject.replace("b", "c"), *given)[0] == 2
+    assert not records.gather(tmp_path / "results").failures
     code, _, err = invoke(command, subject, *given)
     (failure,) = records.gather(tmp_path / "results").failures
     assert (failure.command, failure.subject, failure.exit_code) == (command, subject, code)

@@ -125,7 +125,9 @@ def test_a_withdrawal_is_lifted(shop, source):
     last = shop.target.last("me/gemma-2b-GGUF")
     assert last.withdrawn == ()
     assert [r.quant for r in last.published] == ["Q4_K_M"]
-    with pytest.raises(BadInputError, match=r"Q8_0 of me/gemma-2b-GGUF was withdrawn\. Withdrawn there: none"):
+    with pytest.raises(
+        BadInputError, match=r"Q8_0 of me/gemma-2b-GGUF is to be lifted, and is not withdrawn\. Withdrawn there: none"
+    ):
         republish.lifted(shop, wanted(source), ["Q8_0"])
 
 
@@ -133,5 +135,5 @@ def test_what_is_not_there_cannot_be_taken_back(shop, source, tmp_path):
     with pytest.raises(BadInputError, match=r"has no Q2_K\. Published there: Q8_0, Q4_K_M\."):
         republish.without(shop, wanted(source), ["Q2_K"], "Broken", "2026-11-25")
     empty = run.Workshop(shop.store, tmp_path, Folder(tmp_path / "elsewhere"))
-    with pytest.raises(BadInputError, match="me/gemma-2b-GGUF holds no release"):
+    with pytest.raises(BadInputError, match="There is no release me/gemma-2b-GGUF where --publish-to leads"):
         republish.rendered(empty, wanted(source))

@@ -86,11 +86,21 @@ def test_the_token_that_may_write_reaches_the_steps_that_publish_alone():
                 assert "default_branch" in job["if"], f"{name}: {key}"
                 assert set(step["env"]) <= {
                     *("HF_TOKEN", "HF_READ_TOKEN", "HF_OIDC_RESOURCE"),
-                    *("MODEL", "MODELS", "JOBS", "NAME", "REASON", "LIFT"),
+                    *("MODEL", "MODELS", "QUANTS", "NAME", "REASON", "LIFT"),
                 }
         # What asks GitHub for an identity is given to whole jobs: those that publish, and those that call them.
         if job["permissions"].get("id-token"):
             assert job.get("environment") == "publish" or "uses" in job, f"{name}: {key}"
+
+
+def test_what_is_published_is_said_by_the_plan_and_by_no_job_that_ran_a_model():
+    for name, key in (("quant.yml", "stage"), ("model.yml", "release")):
+        found = WORKFLOWS[name]["jobs"][key]["steps"]
+        assert not any("needs." in json.dumps(step) for step in found), f"{name}: {key}"
+        names = [step.get("name") for step in found]
+        held, publishes = names.index("Hold the plan against its digest"), next(n for n in names if n in PUBLISHING)
+        assert held < names.index(publishes)
+        assert found[held]["env"] == {"DIGEST": "${{ inputs.digest }}"}
 
 
 def test_what_makes_and_what_runs_a_model_has_no_more_than_a_token_to_read():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,17 +77,19 @@ def plan_command(
         return
     works = run.look(models, toolchain, matrix_file, from_outside=True)
     made = plan.plan(selections, run.states(shop, works), force=force)
+    digest: dict[str, str] = {}
     if out:
         out.mkdir(parents=True, exist_ok=True)
         (out / "plan.json").write_text(json.dumps(made.to_json(), indent=1) + "\n", encoding="utf-8")
-        (out / "matrix.json").write_text(lock.dump(locked(matrix, works)), encoding="utf-8")
+        (out / "matrix.json").write_text(pinned := lock.dump(locked(matrix, works)), encoding="utf-8")
+        digest = {"digest": hashlib.sha256(pinned.encode()).hexdigest()}
     if form == "json":
         click.echo(json.dumps(made.to_json(), indent=1))
         return
     click.echo(report.plan_table(made), err=form == "github")
     if form == "github":
         found = legs.batches(made)
-        actions.outputs({"due": str(len(found)), "batches": json.dumps(found)})
+        actions.outputs({"due": str(len(found)), "batches": json.dumps(found), **digest})
 
 
 @click.command("legs")

@@ -47,16 +47,21 @@ def stage(
     from pipeline import records, run
 
     shop = shared.workshop(store_root, results, publish_to)
+    failed: list[errors.PipelineError] = []
     with shop.store.in_use():
         for job_id in job_ids:
-            with records.failing(results, "stage", job_id):
-                steps, recipe = shared.one_job(matrix_file, job_id, cuda)
-                (result,) = run.results_of(results, steps, [recipe])
-                if result.withheld:
-                    click.echo(f"{job_id} is withheld, so nothing of it is staged.", err=True)
-                    continue
-                shop.target.check([run.planned(steps, [recipe])])
-                run.stage(shop, steps, result)
+            try:
+                with records.failing(results, "stage", shared.known(matrix_file, job_id)):
+                    steps, recipe = shared.one_job(matrix_file, job_id, cuda)
+                    (result,) = run.results_of(results, steps, [recipe])
+                    if result.withheld:
+                        click.echo(f"{job_id} is withheld, so nothing of it is staged.", err=True)
+                        continue
+                    shop.target.check([run.planned(steps, [recipe])])
+                    run.stage(shop, steps, result)
+            except errors.PipelineError as error:
+                failed.append(error)
+    shared.raise_all(failed)
 
 
 @click.command()
@@ -82,9 +87,10 @@ def release(
     from pipeline import records, report, run
 
     shop = shared.workshop(store_root, results, publish_to)
+    name = shared.known(matrix_file, shared.model_name(model))
     released: list[Result] = []
-    with records.failing(results, "release", model), shop.store.in_use():
-        for steps in shared.look(matrix_file, [shared.model_name(model)], cuda)[1]:
+    with records.failing(results, "release", name), shop.store.in_use():
+        for steps in shared.look(matrix_file, [name], cuda)[1]:
             found, missing = run.gather(shop, steps, partial=partial)
             released += found
             if dry_run:

@@ -60,6 +60,14 @@ def look(matrix_file: Path, only: Sequence[str], cuda: bool | None) -> tuple[tup
     return selections, run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
 
 
+def known(matrix_file: Path, name: str) -> str:
+    """Return the name of a model or job that the matrix has; a typo is no failure of a run, and leaves no record."""
+    from pipeline import plan
+
+    plan.select(read_matrix(matrix_file), [name])
+    return name
+
+
 def one_job(matrix_file: Path, job_id: str, cuda: bool | None) -> tuple[Steps, Recipe]:
     selections, works = look(matrix_file, [job_id], cuda)
     if sum(len(s.recipes) for s in selections) != 1:
@@ -71,6 +79,12 @@ def model_name(name: str) -> str:
     if ":" in name:
         raise errors.BadInputError(f"{name} is a job; this command takes a model: {name.partition(':')[0]}.")
     return name
+
+
+def raise_all(failed: Sequence[errors.PipelineError]) -> None:
+    """Raise what went wrong with several, as one error of the first one's kind."""
+    if failed:
+        raise type(failed[0])("\n".join(map(str, failed)))
 
 
 def finish(results: Sequence[Result], *, withheld: bool) -> None:

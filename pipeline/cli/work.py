@@ -42,8 +42,9 @@ def prepare(model: str, matrix_file: Path, store_root: Path | None, results: Pat
     from pipeline import job, records, run
 
     store = shared.open_store(store_root)
-    with records.failing(results, "prepare", model), store.in_use():
-        for steps in shared.look(matrix_file, [shared.model_name(model)], cuda)[1]:
+    name = shared.known(matrix_file, shared.model_name(model))
+    with records.failing(results, "prepare", name), store.in_use():
+        for steps in shared.look(matrix_file, [name], cuda)[1]:
             run.refuse_early(store, [(steps, ())], matrix_file, None)
             job.prepare(store, steps)
 
@@ -66,17 +67,16 @@ def job_command(
     with store.in_use():
         for job_id in job_ids:
             try:
-                with records.failing(results, "job", job_id):
+                with records.failing(results, "job", shared.known(matrix_file, job_id)):
                     steps, recipe = shared.one_job(matrix_file, job_id, cuda)
                     run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
                     made.append(records.save(results, job.run(store, steps, recipe, job.prepare(store, steps))))
             except errors.PipelineError as error:
                 failed.append(error)
     if os.environ.get("GITHUB_OUTPUT"):
-        actions.outputs({"passed": " ".join(result.job for result in made if not result.withheld)})
+        actions.outputs({"passed": "true" if any(not result.withheld for result in made) else "false"})
     shared.finish(made, withheld=not failed and any(result.withheld for result in made))
-    if failed:
-        raise type(failed[0])("\n".join(map(str, failed)))
+    shared.raise_all(failed)
 
 
 @click.command("run")

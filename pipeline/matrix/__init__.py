@@ -187,7 +187,7 @@ class _Reader:
             private=settings.private,
             max_shard_size=size_in_bytes(settings.max_shard_size),
             gates=Gates(**settings.gates.model_dump()),
-            line=self.document.spot(loc).line,
+            line=self.document.spot(loc).line if loc in self.document.values else 0,
             column=self.document.spot(loc).column,
         )
         self._is_new(model, (*loc, "source"), has_repo=bool(model.organization) and "organization" not in wrong)

@@ -94,7 +94,11 @@ class Model:
     gates: Gates
     line: int
     column: int
-    """where the model stands in the file, from 1"""
+    """where the model stands in the file, from 1; line 0 for one that was asked for beside it"""
+
+    def place(self, matrix_file: Path) -> str:
+        """What a message about the model begins with: its place in the file, if it has one."""
+        return f"{matrix_file}:{self.line}:{self.column}: " if self.line else ""
 
     @property
     def name(self) -> str:

@@ -29,12 +29,12 @@ def look(
     if len(models) > MOST:
         first = models[MOST]
         crowd = BadInputError(
-            f"{matrix_file}:{first.line}:{first.column}: this changes {len(models):,} models, and a"
+            f"{first.place(matrix_file)}this changes {len(models):,} models, and a"
             f" preview holds {MOST:,}. Bring them in several pull requests."
         )
         return Preview(problems=(str(crowd),)), [crowd]
     for model in models:
-        where = f"{matrix_file}:{model.line}:{model.column}: "
+        where = model.place(matrix_file)
         try:
             if len(model.recipes) > MOST:
                 raise BadInputError(
