@@ -147,9 +147,10 @@ def run_model(shop: Workshop, steps: Steps, wanted: Sequence[Recipe]) -> list[Re
         )
     valid = release.still_valid(steps, last)
     ready = [r for r in model.recipes if not job.missing(store, steps.preparation + steps.job(r))]
-    # What the store has lost and the target has not need not be made again.
-    released = [q for q, r in valid.items() if r.withheld or shop.target.holds(model.repo, r.files)]
-    wanted = [r for r in wanted if r.name not in withdrawn and (r in ready or r.name not in released)]
+    # What the store has lost and the target has need not be made again; only of that the target is asked.
+    gone_here = [r.name for r in wanted if r not in ready and r.name in valid]
+    released = [q for q in gone_here if valid[q].withheld or shop.target.holds(model.repo, valid[q].files)]
+    wanted = [r for r in wanted if r.name not in withdrawn and r.name not in released]
     ready = [r for r in ready if r not in wanted and r.name not in withdrawn]
     if last is not None:
         held = {r.name for r in [*wanted, *ready]} | set(valid)
@@ -161,9 +162,10 @@ def run_model(shop: Workshop, steps: Steps, wanted: Sequence[Recipe]) -> list[Re
                 " would drop them. Run it without --only, or take them out of matrix.yml."
             )
     results: list[Result] = []
-    for recipe in model.recipes:
-        if recipe in wanted or recipe in ready:
-            provenance = job.prepare(store, steps)
+    todo = [recipe for recipe in model.recipes if recipe in wanted or recipe in ready]
+    if todo:
+        provenance = job.prepare(store, steps)
+        for recipe in todo:
             results.append(save(shop.results, job.run(store, steps, recipe, provenance)))
             if last is None or not set(results[-1].files) <= set(last.files):
                 stage(shop, steps, results[-1])
