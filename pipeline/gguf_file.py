@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from gguf import GGML_QUANT_SIZES
 
@@ -41,13 +41,23 @@ class Tensor:
     parameters: int
     size: int
     """Bytes of data."""
+    offset: int = 0
+    """Where its data begins, counted from `GGUFFile.data_begin`; 0 for a tensor of no file."""
 
     @classmethod
-    def of(cls, name: str, shape: tuple[int, ...], type_: str) -> Self:
+    def of(cls, name: str, shape: tuple[int, ...], type_: str, offset: int = 0) -> Self:
         """KeyError for a type that ggml does not have."""
         weights, size = SIZES[type_]
         parameters = math.prod(shape)
-        return cls(name, shape, type_, parameters, parameters // weights * size)
+        return cls(name, shape, type_, parameters, parameters // weights * size, offset)
+
+
+class Value(NamedTuple):
+    """Where in the file a key's value lies, as bytes after the word that names its type."""
+
+    type: int
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class GGUFFile:
     """Bytes of all keys and values as llama.cpp writes them again: there a string ends before its first NUL."""
     data_begin: int
     """Where in the file the tensors' data begins."""
+    values: dict[str, Value] = field(default_factory=dict)
+    """Every key, in the order of the file."""
 
     @property
     def parameters(self) -> int:
@@ -81,6 +93,27 @@ class GGUFFile:
     def hyperparameter(self, name: str) -> int:
         """Return `<architecture>.<name>`, 0 where the file does not say."""
         return int(self.metadata.get(f"{self.architecture}.{name}", 0))
+
+    def array(self, key: str) -> list[Any]:
+        """Read a whole array, such as the vocabulary; strings that are no UTF-8 keep their bytes as surrogates.
+
+        KeyError for a key that is not there, ValueError for one that is no array of numbers or strings.
+        """
+        value = self.values[key]
+        with self.path.open("rb") as file:
+            file.seek(value.begin)
+            data = file.read(value.end - value.begin)
+        kind, count = struct.unpack_from("<IQ", data)
+        if value.type != ARRAY or kind == ARRAY:
+            raise ValueError(f"{key} is no array of numbers or strings")
+        if kind != STRING:
+            return list(struct.unpack_from(f"<{count}{SCALARS[kind][1]}", data, 12))
+        strings, position = [], 12
+        for _ in range(count):
+            end = position + 8 + int.from_bytes(data[position : position + 8], "little")
+            strings.append(data[position + 8 : end].decode(errors="surrogateescape"))
+            position = end
+        return strings
 
     @property
     def layers(self) -> int:
@@ -116,15 +149,18 @@ def _parse(path: Path, cursor: _Cursor) -> GGUFFile:
     if magic != MAGIC or version not in (2, 3):
         raise ValueError(f"it begins with {magic!r}, version {version}")
     metadata: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     metadata_begin = cursor.position
     for _ in range(key_count):
         key = cursor.string()
         (kind,) = cursor.unpack("<I")
+        value_begin = cursor.position
         if kind == ARRAY:
             if (numbers := cursor.array()) is not None:
                 metadata[key] = numbers
         else:
             metadata[key] = cursor.string() if kind == STRING else cursor.unpack(SCALARS[kind])[0]
+        values[key] = Value(kind, value_begin, cursor.position)
     metadata_size = cursor.position - metadata_begin - cursor.after_nul
     tensors, end = {}, 0
     for _ in range(tensor_count):
@@ -133,13 +169,13 @@ def _parse(path: Path, cursor: _Cursor) -> GGUFFile:
         *shape, kind, offset = cursor.unpack(f"<{dimensions}QIQ")
         if kind not in TYPES:
             raise ValueError(f"{name} has the unknown type {kind}")
-        tensors[name] = Tensor.of(name, tuple(shape), TYPES[kind])
+        tensors[name] = Tensor.of(name, tuple(shape), TYPES[kind], offset)
         end = max(end, offset + tensors[name].size)
     alignment = int(metadata.get("general.alignment", 32))
     begin = -(-cursor.position // alignment) * alignment
     if begin + end > len(cursor.data):
         raise ValueError(f"its tensors need {begin + end} bytes and it has {len(cursor.data)}")
-    return GGUFFile(path, metadata, tensors, metadata_size, begin)
+    return GGUFFile(path, metadata, tensors, metadata_size, begin, values)
 
 
 class _Cursor:

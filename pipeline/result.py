@@ -80,10 +80,13 @@ class QuantFile(FileEntry):
 
 
 class Verdict(Record):
-    """What one check decided: what was seen, and what to do about it (empty for a pass)."""
+    """What one check decided: what was seen, and what to do about it (empty for a pass).
+
+    "skip": the check did not run, and `seen` says why; it speaks neither for nor against the file.
+    """
 
     check: str
-    outcome: Literal["pass", "warn", "fail"]
+    outcome: Literal["pass", "warn", "fail", "skip"]
     seen: str
     advice: str = ""
 
