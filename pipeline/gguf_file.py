@@ -41,7 +41,7 @@ class Tensor:
     parameters: int
     size: int
     """Bytes of data."""
-    offset: int = 0
+    offset: int = field(default=0, compare=False)
     """Where its data begins, counted from `GGUFFile.data_begin`; 0 for a tensor of no file."""
 
     @classmethod

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from pipeline.progress import Task
     from pipeline.result import Recipe
     from pipeline.store import Store
+    from pipeline.toolchain import Tools
 
 QUANT = "quant.gguf"
 FALLBACKS = "fallbacks.json"
+PLANNED = re.compile(
+    r"^\[ *\d+/ *\d+\] (\S+) +- \[[\d, ]+\], type = +(\S+), size = .*?(?:\((\w+)\))?$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,23 @@ class Quant(Step):
         (room / self.imatrix.file_name).unlink(missing_ok=True)
         found = [f.model_dump() for f in fallbacks(printed.stdout + printed.stderr)]
         (room / FALLBACKS).write_text(json.dumps(found, indent=1))
+
+
+def dry_run(llama: Tools, reference: Path, recipe: Recipe, imatrix: Path | None, doing: str) -> str:
+    """Let llama-quantize say what it would make of each tensor, and return what it prints: see `planned`.
+
+    Raises `ToolchainError` where it refuses.
+    """
+    matrix = ["--imatrix", imatrix] if imatrix else []
+    options = [*matrix, *recipes.arguments(recipe)]
+    command = [llama.path("llama-quantize"), "--dry-run", *options, reference, QUANT, recipe.base]
+    printed = shell.run(command, cwd=reference.parent, doing=doing)
+    return printed.stdout + printed.stderr
+
+
+def planned(printed: str) -> dict[str, str]:
+    """Read the type that each tensor gets, by its name, off a dry run."""
+    return {name: (becomes or was).upper() for name, was, becomes in PLANNED.findall(printed)}
 
 
 def fallbacks(printed: str) -> list[Fallback]:

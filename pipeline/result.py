@@ -256,6 +256,8 @@ class Provenance(Record):
     evaluation: TextUse
     logits: str = ""
     """Digest of the reference logits: two results with the same one were measured in the same way."""
+    verdicts: tuple[Verdict, ...] = ()
+    """What was held against the reference and the imatrix; none of them a fail, or there would be no quant."""
 
 
 class Withdrawal(Record):

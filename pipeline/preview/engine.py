@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gguf import GGUFWriter
 
-from pipeline import gguf_file, shell
-from pipeline import recipe as recipes
+from pipeline import gguf_file
 from pipeline.chunks import CONTEXT
 from pipeline.convert import REFERENCE
 from pipeline.errors import BadInputError, ToolchainError
@@ -21,7 +20,7 @@ from pipeline.gguf_file import Tensor
 from pipeline.preview import sizes
 from pipeline.preview.foreseen import Foreseen, ForeseenQuant
 from pipeline.preview.skeleton import Skeleton
-from pipeline.quantize import QUANT, fallbacks
+from pipeline.quantize import dry_run, fallbacks, planned
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from pipeline.store import Store
     from pipeline.toolchain import Tools
 
-LINE = re.compile(r"^\[ *\d+/ *\d+\] (\S+) +- \[[\d, ]+\], type = +(\S+), size = .*?(?:\((\w+)\))?$", re.MULTILINE)
 REFUSAL = re.compile(r"failed to quantize: (.+)")
 
 
@@ -59,12 +57,10 @@ def foresee(store: Store, steps: Steps) -> Foreseen:
 def _quant(llama: Tools, steps: Steps, recipe: Recipe, reference: GGUFFile) -> ForeseenQuant:
     """Let llama-quantize say which type each tensor gets, and count."""
     imatrix = steps.imatrix if recipe.imatrix else None
-    matrix = ["--imatrix", imatrix.file_name] if imatrix else []
     job = steps.model.job(recipe.name)
-    options = [*matrix, *recipes.arguments(recipe)]
-    command = [llama.path("llama-quantize"), "--dry-run", *options, REFERENCE, QUANT, recipe.base]
+    matrix = reference.path.with_name(imatrix.file_name) if imatrix else None
     try:
-        printed = shell.run(command, cwd=reference.path.parent, doing=f"planning {job}")
+        said = dry_run(llama, reference.path, recipe, matrix, f"planning {job}")
     except ToolchainError as error:
         if not (refusal := REFUSAL.search(str(error))):
             raise
@@ -72,10 +68,9 @@ def _quant(llama: Tools, steps: Steps, recipe: Recipe, reference: GGUFFile) -> F
             f"{job} cannot be made by the pinned llama.cpp: {refusal[1].rstrip('.')}. Take it out of `quants`, or"
             " change its recipe."
         ) from error
-    said = printed.stdout + printed.stderr
     tensors = {
-        name: Tensor.of(name, reference.tensors[name].shape, (becomes or was).upper())
-        for name, was, becomes in LINE.findall(said)
+        name: Tensor.of(name, reference.tensors[name].shape, kind)
+        for name, kind in planned(said).items()
         if name in reference.tensors
     }
     if tensors.keys() != reference.tensors.keys():
