@@ -148,7 +148,7 @@ def tensors(quant: GGUFFile, reference: GGUFFile) -> Verdict:
     if faults:
         return failed("tensors", "; ".join(faults), AGAIN)
     names = list(quant.tensors)
-    order = "" if names in (list(reference.tensors), sorted(names, key=_sorting)) else ", in an order of their own"
+    order = "" if names in (list(reference.tensors), sorted(names, key=sorting)) else ", in an order of their own"
     return passed("tensors", f"{len(names)} tensors with the names and shapes of the reference's{order}")
 
 
@@ -174,7 +174,8 @@ def _how(tensor: Tensor, other: Tensor) -> str:
     return ""
 
 
-def _sorting(name: str) -> tuple[int, str]:
+def sorting(name: str) -> tuple[int, str]:
+    """Return what llama-quantize sorts tensors by: layer, -1 for those of none, and name."""
     layer = re.match(r"blk\.(\d{1,9})", name)
     return int(layer[1]) if layer else -1, name
 

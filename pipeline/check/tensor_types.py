@@ -114,9 +114,9 @@ def types(quant: GGUFFile, planned: Mapping[str, str]) -> Verdict:
 def declared(quant: GGUFFile, base: str | None = None, name: str | None = None) -> Verdict:
     """Hold the types of the tensors against what general.file_type and the file's name say.
 
-    `base`: the quant type that it was made as, where that is known: general.file_type has to be this one, and the
-    types are left to the plan. `name`: under which it is published, in place of the name that it has. Only what llama-quantize could never make of that
-    type is a mismatch; a name that is no quant type's (Q4_K_L, UD-Q2_K_XL) claims nothing.
+    Only what llama-quantize could never make of that type is a mismatch; a name that is no quant type's (Q4_K_L,
+    UD-Q2_K_XL) claims nothing. `base`: the quant type that it was made as, where that is known: general.file_type has
+    to be this one, and the types are left to the plan. `name`: under which it is published, if not the name it has.
     """
     named = name_claim(name or quant.path.name)
     number = quant.metadata.get("general.file_type")
