@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -128,13 +129,12 @@ def _other_types(files: list[GGUFFile]) -> GGUFFile | None:
     llama-quantize gives some roles other types in some layers, and never all of them.
     """
     roles = [_roles(file) for file in files]
-    for number, ours in enumerate(roles):
-        others: dict[str, set[str]] = {}
-        for role, kinds in (pair for i, found in enumerate(roles) if i != number for pair in found.items()):
-            others.setdefault(role, set()).update(kinds)
-        shared = [role for role in ours if role in others]
-        if len(shared) >= 3 and all(ours[role].isdisjoint(others[role]) for role in shared):
-            return files[number]
+    of_role = Counter(role for found in roles for role in found)
+    of_type = Counter((role, kind) for found in roles for role, kinds in found.items() for kind in kinds)
+    for file, found in zip(files, roles, strict=True):
+        shared = [role for role in found if of_role[role] > 1]
+        if len(shared) >= 3 and all(of_type[role, kind] == 1 for role in shared for kind in found[role]):
+            return file
     return None
 
 
