@@ -124,7 +124,7 @@ class Faults:
                 total = sum(place.count for place in places.values())
                 tensors = len({key[0] for key in places})
                 many = f"; {total} such {'blocks' if what != 'weight' else 'weights'} in {_tensors(tensors)}"
-                said.append(f"{kind} as {what} in {_where(first)}{many}")
+                said.append(f"{kind} as {what} in {_where(first)}{many if total > 1 else ''}")
         return said
 
     def _say_absurd(self) -> list[str]:
@@ -163,8 +163,8 @@ class Faults:
         if not self._differs:
             return []
         first = next(iter(self._differs.values()))
-        many = f"{_tensors(len(self._differs))} of the reference's own type are no copies of it"
-        return [f"{many}, as llama-quantize makes them: first {_where(first)}"]
+        many = f"{_tensors(len(self._differs))} of the type that the reference has differ from it"
+        return [f"{many}, and llama-quantize copies such: first {_where(first)}"]
 
     def _say_silent(self) -> list[str]:
         whole, long = [], []

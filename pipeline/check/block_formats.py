@@ -107,7 +107,9 @@ FLOATS: Final[Mapping[str, tuple[str, int]]] = {
 
 def weights(raw: Bytes, type_: str) -> Array:
     """Return F16, BF16 or F32 as float32."""
+    floats: Array
     if type_ == "BF16":
-        return np.left_shift(raw.view("<u2"), 16, dtype="<u4").view("<f4")
-    floats: Array = raw.view("<f2" if type_ == "F16" else "<f4")
-    return np.asarray(floats, "<f4")
+        floats = np.left_shift(raw.view("<u2"), 16, dtype="<u4").view("<f4")
+    else:
+        floats = raw.view("<f2" if type_ == "F16" else "<f4").astype("<f4", copy=False)
+    return floats

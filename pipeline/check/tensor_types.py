@@ -10,7 +10,7 @@ from pipeline.gguf_file import SIZES, shown
 from pipeline.recipe import QUANT_TYPES, quant_type
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from pipeline.gguf_file import GGUFFile, Tensor
     from pipeline.result import Verdict
@@ -163,14 +163,30 @@ def _judged(tensors: Collection[Tensor]) -> list[_Share]:
 
 
 def _contradiction(claim: str, judged: list[_Share]) -> str:
-    """Name the type of most weights where llama-quantize gives it to no block of a quant type `claim`."""
-    counts: dict[str, int] = {}
-    for share in judged:
-        if share.type not in _possible(claim, share.block):
-            counts[share.type] = counts.get(share.type, 0) + share.weights
+    """Name the type of most weights where llama-quantize gives it to no block of a quant type `claim`.
+
+    Or where hardly any weight has the claim's main type: over all architectures that we planned, a third has it.
+    """
     total = sum(share.weights for share in judged)
-    if not total or 2 * sum(counts.values()) <= total:
+    foreign = _counts(share for share in judged if share.type not in _possible(claim, share.block))
+    if 2 * sum(foreign.values()) > total:
+        return _most(foreign, total)
+    main = QUANT_TYPES[claim].tensor_type
+    counts = _counts(share for share in judged if share.type not in _FLOATS | _NATIVE)
+    fitting = sum(share.weights for share in judged if share.type in _fitting(main, share.block))
+    if claim == "MXFP4_MOE" or main in _FLOATS or 10 * fitting >= sum(counts.values()):
         return ""
+    return f"{_most(counts, sum(counts.values()))}, and hardly any {main}"
+
+
+def _counts(shares: Iterable[_Share]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for share in shares:
+        counts[share.type] = counts.get(share.type, 0) + share.weights
+    return counts
+
+
+def _most(counts: dict[str, int], total: int) -> str:
     most = max(counts, key=lambda name: counts[name])
     part = 100 * counts[most] / total
     return f"most weights are {most} ({part:.0f} %)" if part > 50 else f"the most frequent type is {most}"
@@ -179,10 +195,13 @@ def _contradiction(claim: str, judged: list[_Share]) -> str:
 def _possible(claim: str, block: int) -> set[str]:
     """Types that tensors may have whose rows are divided by `block` weights."""
     main = QUANT_TYPES[claim].tensor_type
-    if main in _FLOATS:
-        return set(_FLOATS | _NATIVE)
-    possible = set(_NATIVE)
-    for kind in (main, *_MIXED.get(claim, "").split()):
-        fitting = kind if block % SIZES[kind][0] == 0 else _FALLBACK.get(kind, kind)
-        possible |= {fitting} if block % SIZES[fitting][0] == 0 else _FLOATS
-    return possible
+    kinds = (main, *_MIXED.get(claim, "").split())
+    return set().union(_NATIVE, *(_fitting(kind, block) for kind in kinds))
+
+
+def _fitting(kind: str, block: int) -> set[str] | frozenset[str]:
+    """A type, or what takes its place in rows that are divided by `block` weights."""
+    if kind in _FLOATS:
+        return _FLOATS | _NATIVE
+    fitting = kind if block % SIZES[kind][0] == 0 else _FALLBACK.get(kind, kind)
+    return {fitting} if block % SIZES[fitting][0] == 0 else _FLOATS
