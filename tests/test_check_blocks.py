@@ -1,4 +1,4 @@
-"""Blocks that are sound and blocks that are not, of every type that llama-quantize writes: no number, absurd, zeroed."""
+"""Blocks that are sound and blocks that are not: no number, absurd or zeroed, of every type there is."""
 
 from __future__ import annotations
 
