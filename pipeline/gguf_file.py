@@ -1,7 +1,8 @@
 """A GGUF file, read back: what its header and its tensor table really say.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The `gguf` package's own reader makes an array of
-every string of the vocabulary, which takes seconds a file, and a file is read several times.
+every string of the vocabulary, which takes seconds a file, and a file is read several times. It also believes what a
+header says.
 """
 
 from __future__ import annotations
@@ -14,21 +15,49 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from gguf import GGML_QUANT_SIZES
 
+from pipeline import file_kind
 from pipeline.errors import ToolchainError
+from pipeline.gguf_cursor import ARRAY, MAX_HEADER, SCALARS, STRING, Cursor, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
 MAGIC = b"GGUF"
-STRING, ARRAY = 8, 9
-SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+# Several times what a model of 512 experts in tensors of their own has, and its imatrix.
+MAX_KEYS, MAX_TENSORS = 1 << 16, 1 << 19
+# Dimensions of a tensor (GGML_MAX_DIMS).
+DIMENSIONS = 4
+ALIGNMENT = 32
+"""Of the tensors' data, where the file does not name another."""
+AGAIN = "Download it again, or make it anew."
 # Most layers that llama.cpp knows of (src/llama-hparams.h, LLAMA_MAX_LAYERS).
 LAYERS = 512
 # Type id to name, and name to weights a block and bytes a block. The package does not know the youngest type of the
 # pinned llama.cpp.
 TYPES = {int(kind): str(kind.name) for kind in GGML_QUANT_SIZES} | {42: "Q2_0"}
 SIZES = {str(kind.name): sizes for kind, sizes in GGML_QUANT_SIZES.items()} | {"Q2_0": (64, 18)}
+# Type ids that llama.cpp once had (ggml/include/ggml.h).
+REMOVED = {4, 5, 31, 32, 33, 36, 37, 38}
+
+
+class UnreadableError(ToolchainError):
+    """A file without a header that can be read. `fault`: what it is, without a full stop; `advice`: a sentence."""
+
+    def __init__(self, path: Path, fault: str, advice: str) -> None:
+        super().__init__(f"{path.name} does not open as GGUF: {fault}. {advice}")
+        self.fault = fault
+        self.advice = advice
+
+
+class NoGGUFError(UnreadableError):
+    """No GGUF at all: a text, a directory, another format."""
+
+    exit_code = 2  # what was given is wrong, and no program failed
+
+
+class DamagedError(UnreadableError):
+    """A GGUF with a fault in its header, or one that ends too early."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +93,10 @@ class Value(NamedTuple):
 class GGUFFile:
     path: Path
     metadata: dict[str, Any]
-    """Scalars, strings, and numbers a layer as a tuple; longer arrays (the vocabulary) are left out."""
+    """Scalars, strings, and numbers a layer as a tuple; longer arrays (the vocabulary) are left out.
+
+    Bytes of a string that are no UTF-8 stand there as `\\xe4`: llama-quantize may cut a path within a character.
+    """
     tensors: dict[str, Tensor]
     metadata_size: int
     """Bytes of all keys and values as llama.cpp writes them again: there a string ends before its first NUL."""
@@ -72,6 +104,17 @@ class GGUFFile:
     """Where in the file the tensors' data begins."""
     values: dict[str, Value] = field(default_factory=dict)
     """Every key, in the order of the file."""
+    size: int = 0
+    """Bytes of the whole file; 0 for one that is not there."""
+
+    @property
+    def alignment(self) -> int:
+        return int(self.metadata.get("general.alignment", ALIGNMENT))
+
+    @property
+    def needed(self) -> int:
+        """Bytes up to the end of the last tensor."""
+        return self.data_begin + max((t.offset + t.size for t in self.tensors.values()), default=0)
 
     @property
     def parameters(self) -> int:
@@ -91,8 +134,9 @@ class GGUFFile:
         return str(self.metadata.get("general.architecture", "?"))
 
     def hyperparameter(self, name: str) -> int:
-        """Return `<architecture>.<name>`, 0 where the file does not say."""
-        return int(self.metadata.get(f"{self.architecture}.{name}", 0))
+        """Return `<architecture>.<name>`, 0 where the file names no whole number."""
+        value = self.metadata.get(f"{self.architecture}.{name}", 0)
+        return value if isinstance(value, int) else 0
 
     def array(self, key: str) -> list[Any]:
         """Read a whole array, such as the vocabulary; strings that are no UTF-8 keep their bytes as surrogates.
@@ -107,7 +151,7 @@ class GGUFFile:
         if value.type != ARRAY or kind == ARRAY:
             raise ValueError(f"{key} is no array of numbers or strings")
         if kind != STRING:
-            return list(struct.unpack_from(f"<{count}{SCALARS[kind][1]}", data, 12))
+            return list(struct.unpack_from(f"<{count}{'B' if SCALARS[kind] == '<?' else SCALARS[kind][1]}", data, 12))
         strings, position = [], 12
         for _ in range(count):
             end = position + 8 + int.from_bytes(data[position : position + 8], "little")
@@ -122,7 +166,7 @@ class GGUFFile:
 
 
 def bits_per_weight(tensors: Collection[Tensor]) -> float:
-    return 8 * sum(t.size for t in tensors) / sum(t.parameters for t in tensors)
+    return 8 * sum(t.size for t in tensors) / max(1, sum(t.parameters for t in tensors))
 
 
 def type_counts(tensors: Collection[Tensor]) -> dict[str, int]:
@@ -137,92 +181,110 @@ def read(path: Path) -> GGUFFile:
 
     Raises `ToolchainError` where the file does not open, or ends before its last tensor does.
     """
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse(path, _Cursor(data))
-    except (ValueError, struct.error, UnicodeDecodeError) as error:
-        raise ToolchainError(f"{path.name} does not open as GGUF: {error}.") from error
+    file = parse(path)
+    if file.size < file.needed:
+        raise DamagedError(path, cut_short(file), AGAIN)
+    return file
 
 
-def _parse(path: Path, cursor: _Cursor) -> GGUFFile:
-    magic, version, tensor_count, key_count = cursor.unpack("<4sIQQ")
-    if magic != MAGIC or version not in (2, 3):
-        raise ValueError(f"it begins with {magic!r}, version {version}")
+def cut_short(file: GGUFFile) -> str:
+    return f"it is cut short: its tensors need {file.needed} bytes and it has {file.size}"
+
+
+def parse(path: Path) -> GGUFFile:
+    """Read a file as `read` does, but take one that ends before its last tensor does: the check "file" says so.
+
+    Raises `NoGGUFError` for what is no GGUF at all and `DamagedError` for one whose header cannot be read.
+    """
+    if path.is_dir():
+        raise NoGGUFError(path, "it is a directory", "Name the .gguf file in it.")
+    if path.exists() and not path.is_file():  # a pipe, which would wait for its other end
+        raise NoGGUFError(path, "it is no regular file", "Copy it into a file first.")
+    with path.open("rb") as opened:
+        head = opened.read(file_kind.HEAD)
+        size = opened.seek(0, 2)
+        if head[:4] != MAGIC:
+            seems, advice = file_kind.kind(head, size)
+            raise NoGGUFError(path, f"it {seems}", advice)
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return _parse(path, Cursor(data))
+            except Fault as fault:
+                raise DamagedError(path, str(fault), AGAIN) from fault
+
+
+def _parse(path: Path, cursor: Cursor) -> GGUFFile:
+    _version(cursor)
+    tensor_count, key_count = cursor.unpack("<QQ")
+    cursor.count(key_count, 14, MAX_KEYS, "keys")
+    cursor.count(tensor_count, 25, MAX_TENSORS, "tensors")
     metadata: dict[str, Any] = {}
     values: dict[str, Value] = {}
     metadata_begin = cursor.position
     for _ in range(key_count):
-        key = cursor.string()
+        key = cursor.name("key")
+        if not key or key in values:
+            raise Fault(f"the key {shown(key)} is there twice" if key else "a key has no name")
         (kind,) = cursor.unpack("<I")
         value_begin = cursor.position
         if kind == ARRAY:
-            if (numbers := cursor.array()) is not None:
+            if (numbers := cursor.array(LAYERS)) is not None:
                 metadata[key] = numbers
+        elif kind == STRING:
+            metadata[key] = cursor.string().decode(errors="backslashreplace")
         else:
-            metadata[key] = cursor.string() if kind == STRING else cursor.unpack(SCALARS[kind])[0]
+            metadata[key] = cursor.scalar(kind)
         values[key] = Value(kind, value_begin, cursor.position)
+    alignment = _alignment(metadata, values)
     metadata_size = cursor.position - metadata_begin - cursor.after_nul
-    tensors, end = {}, 0
+    tensors: dict[str, Tensor] = {}
     for _ in range(tensor_count):
-        name = cursor.string()
-        (dimensions,) = cursor.unpack("<I")
-        *shape, kind, offset = cursor.unpack(f"<{dimensions}QIQ")
-        if kind not in TYPES:
-            raise ValueError(f"{name} has the unknown type {kind}")
-        tensors[name] = Tensor.of(name, tuple(shape), TYPES[kind], offset)
-        end = max(end, offset + tensors[name].size)
-    alignment = int(metadata.get("general.alignment", 32))
-    begin = -(-cursor.position // alignment) * alignment
-    if begin + end > len(cursor.data):
-        raise ValueError(f"its tensors need {begin + end} bytes and it has {len(cursor.data)}")
-    return GGUFFile(path, metadata, tensors, metadata_size, begin, values)
+        tensor = _tensor(cursor)
+        if tensor.name in tensors:
+            raise Fault(f"the tensor {shown(tensor.name)} is there twice")
+        tensors[tensor.name] = tensor
+    begin = -(-cursor.position // alignment) * alignment if tensors else cursor.position
+    return GGUFFile(path, metadata, tensors, metadata_size, begin, values, len(cursor.data))
 
 
-class _Cursor:
-    """Reads on from where it is; `ValueError` or `struct.error` past the end."""
+def _version(cursor: Cursor) -> None:
+    _, version = cursor.unpack("<4sI")
+    if not version & 0xFFFF:
+        raise Fault("it is big-endian, and llama.cpp reads it on big-endian machines only" if version else "version 0")
+    if version == 1:
+        raise Fault("it is GGUF version 1, which llama.cpp no longer reads")
+    if version > 3:
+        raise Fault(f"it is GGUF version {version}, and the newest is 3")
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data = data
-        self.position = 0
-        self.after_nul = 0
-        """Bytes of strings from their first NUL on."""
 
-    def unpack(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(layout, self.data, self.position)
-        self.position += struct.calcsize(layout)
-        return values
+def _alignment(metadata: dict[str, Any], values: dict[str, Value]) -> int:
+    found = metadata.get("general.alignment", ALIGNMENT)
+    if "general.alignment" in values and SCALARS.get(values["general.alignment"].type) != "<I":
+        raise Fault(f"its general.alignment is no number of 32 bits: {shown(str(found))}")
+    if not 0 < found <= MAX_HEADER or found & (found - 1):
+        raise Fault(f"its general.alignment is {found}, which is no power of two")
+    return int(found)
 
-    def string(self) -> str:
-        (length,) = self.unpack("<Q")
-        if length > len(self.data) - self.position:
-            raise ValueError("a string reaches past the end")
-        return self._bytes(length).decode()
 
-    def array(self) -> tuple[Any, ...] | None:
-        """Return an array of few numbers; pass over any other."""
-        start = self.position
-        kind, count = self.unpack("<IQ")
-        if kind not in SCALARS or count > LAYERS:
-            self.position = start
-            self.skip_array()
-            return None
-        return self.unpack(f"<{count}{SCALARS[kind][1]}")
+def _tensor(cursor: Cursor) -> Tensor:
+    name = cursor.name("tensor")
+    (dimensions,) = cursor.unpack("<I")
+    if dimensions > DIMENSIONS:
+        raise Fault(f"the tensor {shown(name)} has {dimensions} dimensions, and {DIMENSIONS} are the most")
+    *shape, kind, offset = cursor.unpack(f"<{dimensions}QIQ")
+    row = shape[0] if shape else 1
+    if math.prod(max(1, length) for length in shape) >= 1 << 63:
+        raise Fault(f"the tensor {shown(name)} has the impossible shape {shape}")
+    if kind not in TYPES:
+        what = "a type that llama.cpp has removed" if kind in REMOVED else "a type that is unknown"
+        raise Fault(f"the tensor {shown(name)} has {what}, {kind}")
+    weights, _ = SIZES[TYPES[kind]]
+    if row % weights:
+        raise Fault(f"the tensor {shown(name)} has rows of {row} weights, which no blocks of {TYPES[kind]} fill")
+    return Tensor.of(name, tuple(shape), TYPES[kind], offset)
 
-    def skip_array(self) -> None:
-        kind, count = self.unpack("<IQ")
-        if kind == STRING:
-            for _ in range(count):
-                (length,) = self.unpack("<Q")
-                self._bytes(length)
-        elif kind == ARRAY:
-            for _ in range(count):
-                self.skip_array()
-        else:
-            self.position += count * struct.calcsize(SCALARS[kind])
 
-    def _bytes(self, length: int) -> bytes:
-        content = self.data[self.position : self.position + length]
-        self.position += length
-        if b"\0" in content:
-            self.after_nul += length - content.index(b"\0")
-        return content
+def shown(text: str, limit: int = 80) -> str:
+    """Text out of a file, fit for a message: no control characters, and not too long."""
+    cut = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
