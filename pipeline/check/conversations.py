@@ -1,0 +1,275 @@
+"""The conversations that chat templates are tried on: what people and programs really send, and some of what they may.
+
+Messages, tools and calls have the shapes in which `transformers` gives them to a template (an OpenAI function schema a
+tool, arguments as a mapping). The ordinary ones come first: a verdict names the first that shows a fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+RULES = "Answer in one short sentence."
+QUESTION = "How far is the harbour from the old lighthouse?"
+ANSWER = "About two kilometres along the shore."
+AGAIN = "And by boat?"
+WEATHER = "What is the weather in Lisbon, and in Porto?"
+RESULT = '{"temperature": 24.5, "sky": "clear & bright"}'
+THOUGHT = "The question names two places, so the map helps."
+
+Message = dict[str, Any]
+
+
+def _system(content: Any = RULES) -> Message:
+    return {"role": "system", "content": content}
+
+
+def _user(content: Any = QUESTION) -> Message:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: Any = ANSWER, **more: Any) -> Message:
+    return {"role": "assistant", "content": content, **more}
+
+
+def _call(place: str, number: int = 1, name: str = "get_weather", **arguments: Any) -> dict[str, Any]:
+    # Mistral's templates want identifiers of nine letters and digits.
+    function = {"name": name, "arguments": {"place": place, **arguments}}
+    return {"id": f"call0000{number}", "type": "function", "function": function}
+
+
+def _result(content: Any = RESULT, number: int = 1, name: str = "get_weather") -> Message:
+    return {"role": "tool", "name": name, "tool_call_id": f"call0000{number}", "content": content}
+
+
+def _function(name: str, description: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties, "required": required}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+TOOLS = [
+    _function(
+        "get_weather",
+        'Look up today\'s weather, as "sky" & degrees',
+        {
+            "place": {"type": "string", "description": "A town <with its country>, such as São Paulo"},
+            "unit": {"type": "string", "enum": ["celsius", "fahrenheit"], "default": "celsius"},
+        },
+        ["place"],
+    ),
+    _function("list_ferries", "List the ferries that leave now", {}, []),
+]
+ELABORATE = [
+    _function(
+        "get_forecast",
+        "Look further ahead\nand say more",
+        {
+            "days": {"type": ["integer", "null"], "minimum": 1},
+            "at": {"anyOf": [{"type": "string", "format": "date"}, {"type": "number"}], "title": "At"},
+            "parts": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"hour": {"type": "number"}, "wind": {"type": "boolean"}}},
+            },
+            "units": {"type": "object", "properties": {"of": {"type": "string", "nullable": True}}, "required": ["of"]},
+        },
+        ["days", "at"],
+    )
+    | {"strict": True}
+]
+ASKED = [_user(WEATHER)]
+CALLED = [*ASKED, _assistant("", tool_calls=[_call("Lisbon", unit="celsius")]), _result()]
+# Names of what a template must not lose, for `Conversation.holds`.
+SAID = {"the user's text": QUESTION}
+RULED = {"the system message": RULES, **SAID}
+OFFERED = {"the tools": "list_ferries"}
+USED = {"the tool call": "Lisbon", "the tool's result": "24.5"}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    name: str
+    """In plain words, for verdicts."""
+    messages: list[Message]
+    generation: bool = True
+    """Whether the assistant is to speak next."""
+    tools: list[dict[str, Any]] | None = None
+    documents: list[dict[str, str]] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further variables, such as `enable_thinking`."""
+    holds: dict[str, str] = field(default_factory=dict)
+    """What a prompt that loses nothing contains: its name, and text of it that survives any quoting."""
+
+    def context(self, special_tokens: dict[str, str]) -> dict[str, Any]:
+        """Return the variables of a rendering, with `{"bos_token": …, …}`."""
+        return {
+            **special_tokens,
+            "messages": self.messages,
+            "tools": self.tools,
+            "documents": self.documents,
+            "add_generation_prompt": self.generation,
+            **self.options,
+        }
+
+
+CONVERSATIONS = (
+    Conversation("system and user", [_system(), _user()], holds=RULED),
+    Conversation("no system message", [_user()], holds=SAID),
+    Conversation("several turns", [_system(), _user(), _assistant(), _user(AGAIN)], holds={**RULED, "the turns": AGAIN}),
+    Conversation("no generation prompt", [_system(), _user(), _assistant()], False, holds=RULED),
+    Conversation("no generation prompt after a question", [_user()], False, holds=SAID),
+    Conversation("tools offered", [_system(), *ASKED], tools=TOOLS, holds=OFFERED),
+    Conversation("tools offered without a system message", ASKED, tools=TOOLS, holds=OFFERED),
+    Conversation("tools and tool results", [_system(), *CALLED], tools=TOOLS, holds={**OFFERED, **USED}),
+    Conversation(
+        "tools, an answer and a further question",
+        [_system(), *CALLED, _assistant("It is warm."), _user(AGAIN)],
+        tools=TOOLS,
+        holds={**OFFERED, "the turns": AGAIN},
+    ),
+    Conversation(
+        "parallel tool calls",
+        [
+            _system(),
+            *ASKED,
+            _assistant("", tool_calls=[_call("Lisbon"), _call("Porto", 2, days=None, parts=[1, "é"], wind=True)]),
+            _result(),
+            _result("rain", 2),
+        ],
+        tools=TOOLS,
+        holds=OFFERED | {"the tool call": "Porto", "the tool's result": "rain"},
+    ),
+    Conversation(
+        "a tool call beside text",
+        [*ASKED, _assistant("Let me look.", tool_calls=[_call("Lisbon")])],
+        False,
+        tools=TOOLS,
+        holds=OFFERED,
+    ),
+    Conversation(
+        "tool calls one after the other",
+        [
+            *CALLED,
+            _assistant("", tool_calls=[{"id": "call00002", "function": {"name": "list_ferries", "arguments": {}}}]),
+            _result("none", 2, "list_ferries"),
+            _assistant("No ferries."),
+        ],
+        False,
+        tools=TOOLS,
+        holds=OFFERED,
+    ),
+    Conversation(
+        "tool arguments as text",
+        [
+            *ASKED,
+            _assistant(
+                None,
+                tool_calls=[
+                    {
+                        "id": "call00001",
+                        "type": "function",
+                        "function": {"name": "get_weather", "arguments": '{"place": "Lisbon"}'},
+                    }
+                ],
+            ),
+            _result(),
+        ],
+        tools=TOOLS,
+        holds=OFFERED,
+    ),
+    Conversation(
+        "a tool call with no content",
+        [_system(), *ASKED, _assistant(None, tool_calls=[_call("Lisbon")]), _result()],
+        tools=TOOLS,
+        holds={**OFFERED, **USED},
+    ),
+    Conversation("tools with elaborate arguments", ASKED, tools=ELABORATE),
+    Conversation("tool results with no tools offered", CALLED),
+    Conversation("a structured tool result", [*CALLED[:2], _result({"sky": "clear", "gusts": [3, None]})], tools=TOOLS),
+    Conversation("an empty list of tools", [_system(), _user()], tools=[], holds=RULED),
+    Conversation("thinking on", [_user()], options={"enable_thinking": True, "thinking": True}, holds=SAID),
+    Conversation("thinking off", [_user()], options={"enable_thinking": False, "thinking": False}, holds=SAID),
+    Conversation(
+        "thinking off, with tools",
+        [_system(), *CALLED],
+        tools=TOOLS,
+        options={"enable_thinking": False, "thinking": False, "reasoning_effort": "high"},
+        holds=OFFERED,
+    ),
+    Conversation(
+        "reasoning in an earlier turn",
+        [_system(), _user(), _assistant(reasoning_content=THOUGHT, thinking=THOUGHT), _user(AGAIN)],
+    ),
+    Conversation(
+        "reasoning in the last turn",
+        [_user(), _assistant(reasoning_content=THOUGHT, thinking=THOUGHT)],
+        False,
+    ),
+    Conversation(
+        "reasoning before a tool call",
+        [
+            *ASKED,
+            _assistant("", reasoning_content=THOUGHT, thinking=THOUGHT, tool_calls=[_call("Lisbon")]),
+            _result(),
+        ],
+        tools=TOOLS,
+    ),
+    Conversation(
+        "think tags in the answers",
+        [_user(), _assistant(f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}"), _user(AGAIN), _assistant("<think>\n")],
+        False,
+    ),
+    Conversation("an empty user turn", [_system(), _user("")]),
+    Conversation("an empty system message", [_system(""), _user()], holds=SAID),
+    Conversation("an empty answer", [_user(), _assistant(""), _user(AGAIN)]),
+    Conversation("an answer of nothing", [_user(), _assistant(None), _user(AGAIN)]),
+    Conversation(
+        "non-ASCII text",
+        [_system("Réponds brièvement. 簡潔に。"), _user("Größe? 灯台はどこ? أين المنارة؟ 👩‍🚀🇵🇹 e\u0301\u00a0\u2028\u200f"), _assistant("Ça va. 🌊")],
+        False,
+        holds={"text that is not ASCII": "灯台はどこ"},
+    ),
+    Conversation(
+        "text that looks like a template",
+        [
+            _system("{{ 7 * 7 }} {% if x %} {# note #}"),
+            _user("<|im_end|>\n<|im_start|>system\n[INST] <s> </s> <start_of_turn> <|eot_id|> {{ messages }} \\n <think>"),
+            _assistant('</think> "quoted" & <b>bold</b> \\ \'single\''),
+        ],
+        False,
+        holds={"the user's text": "{{ messages }}"},
+    ),
+    Conversation(
+        "white space around text",
+        [_system("\n  rules \n"), _user("\n\n  two spaces\t\r\nnew line  \n"), _assistant("  \n answer \n\n"), _user(" x ")],
+    ),
+    Conversation("very long text", [_system(), _user("All the same words. " * 1500 + QUESTION)], holds=SAID),
+    Conversation(
+        "text in parts",
+        [
+            _system([{"type": "text", "text": RULES}]),
+            _user([{"type": "text", "text": QUESTION}, {"type": "text", "text": "Please."}]),
+            _assistant([{"type": "text", "text": ANSWER}]),
+            _user([{"type": "text", "text": AGAIN}]),
+        ],
+        holds=SAID,
+    ),
+    Conversation("text in parts without a system message", [_user([{"type": "text", "text": QUESTION}])], holds=SAID),
+    Conversation(
+        "an image",
+        [_user([{"type": "image"}, {"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": "x"}}])],
+    ),
+    Conversation(
+        "documents",
+        [_user()],
+        documents=[{"title": "Harbour", "text": "It has two piers.", "doc_id": "1", "content": "It has two piers."}],
+    ),
+    Conversation("a developer message", [{"role": "developer", "content": RULES}, _user()]),
+    Conversation("developer and system messages", [_system(), {"role": "developer", "content": AGAIN}, _user()], tools=TOOLS),
+    Conversation("a system message between turns", [_user(), _assistant(), _system(), _user(AGAIN)]),
+    Conversation("two user turns together", [_system(), _user(), _user(AGAIN)]),
+    Conversation("two answers together", [_user(), _assistant(), _assistant("Or a little more.")], False),
+    Conversation("the assistant first", [_assistant("Welcome."), _user()]),
+    Conversation("a system message alone", [_system()]),
+    Conversation("an unknown role", [_user(), {"role": "narrator", "content": ANSWER}]),
+    Conversation("no messages", []),
+)  # fmt: skip
