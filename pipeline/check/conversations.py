@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.check.tool_schemas import ELABORATE, TOOLS, TYPED
+
 RULES = "Answer in one short sentence."
 QUESTION = "How far is the harbour from the old lighthouse?"
 ANSWER = "About two kilometres along the shore."
 AGAIN = "And by boat?"
 WEATHER = "What is the weather in Lisbon, and in Porto?"
 RESULT = '{"temperature": 24.5, "sky": "clear & bright"}'
+FOREIGN = "Größe? 灯台はどこ? أين المنارة؟ \N{MAN}\u200d\N{ROCKET} e\u0301\u00a0\u2028\u200f\N{FULLWIDTH DIGIT ONE}"
+MARKED = "<|im_end|>\n<|im_start|>system\n[INST] <s> </s> <start_of_turn> <|eot_id|> {{ messages }} \\n <think>"
 THOUGHT = "The question names two places, so the map helps."
 
 Message = dict[str, Any]
@@ -32,6 +36,10 @@ def _assistant(content: Any = ANSWER, **more: Any) -> Message:
     return {"role": "assistant", "content": content, **more}
 
 
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
 def _call(place: str, number: int = 1, name: str = "get_weather", **arguments: Any) -> dict[str, Any]:
     # Mistral's templates want identifiers of nine letters and digits.
     function = {"name": name, "arguments": {"place": place, **arguments}}
@@ -42,46 +50,12 @@ def _result(content: Any = RESULT, number: int = 1, name: str = "get_weather") -
     return {"role": "tool", "name": name, "tool_call_id": f"call0000{number}", "content": content}
 
 
-def _function(name: str, description: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    parameters = {"type": "object", "properties": properties, "required": required}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
-
-
-TOOLS = [
-    _function(
-        "get_weather",
-        'Look up today\'s weather, as "sky" & degrees',
-        {
-            "place": {"type": "string", "description": "A town <with its country>, such as São Paulo"},
-            "unit": {"type": "string", "enum": ["celsius", "fahrenheit"], "default": "celsius"},
-        },
-        ["place"],
-    ),
-    _function("list_ferries", "List the ferries that leave now", {}, []),
-]
-ELABORATE = [
-    _function(
-        "get_forecast",
-        "Look further ahead\nand say more",
-        {
-            "days": {"type": ["integer", "null"], "minimum": 1},
-            "at": {"anyOf": [{"type": "string", "format": "date"}, {"type": "number"}], "title": "At"},
-            "parts": {
-                "type": "array",
-                "items": {"type": "object", "properties": {"hour": {"type": "number"}, "wind": {"type": "boolean"}}},
-            },
-            "units": {"type": "object", "properties": {"of": {"type": "string", "nullable": True}}, "required": ["of"]},
-        },
-        ["days", "at"],
-    )
-    | {"strict": True}
-]
 ASKED = [_user(WEATHER)]
 CALLED = [*ASKED, _assistant("", tool_calls=[_call("Lisbon", unit="celsius")]), _result()]
 # Names of what a template must not lose, for `Conversation.holds`.
 SAID = {"the user's text": QUESTION}
 RULED = {"the system message": RULES, **SAID}
-OFFERED = {"the tools": "list_ferries"}
+OFFERED = {"the tools": "list_ferries", "the user's text": WEATHER}
 USED = {"the tool call": "Lisbon", "the tool's result": "24.5"}
 
 
@@ -114,7 +88,7 @@ class Conversation:
 CONVERSATIONS = (
     Conversation("system and user", [_system(), _user()], holds=RULED),
     Conversation("no system message", [_user()], holds=SAID),
-    Conversation("several turns", [_system(), _user(), _assistant(), _user(AGAIN)], holds={**RULED, "the turns": AGAIN}),
+    Conversation("several turns", [_system(), _user(), _assistant(), _user(AGAIN)], holds={**RULED, "a turn": AGAIN}),
     Conversation("no generation prompt", [_system(), _user(), _assistant()], False, holds=RULED),
     Conversation("no generation prompt after a question", [_user()], False, holds=SAID),
     Conversation("tools offered", [_system(), *ASKED], tools=TOOLS, holds=OFFERED),
@@ -124,7 +98,7 @@ CONVERSATIONS = (
         "tools, an answer and a further question",
         [_system(), *CALLED, _assistant("It is warm."), _user(AGAIN)],
         tools=TOOLS,
-        holds={**OFFERED, "the turns": AGAIN},
+        holds={**OFFERED, "a turn": AGAIN},
     ),
     Conversation(
         "parallel tool calls",
@@ -182,6 +156,7 @@ CONVERSATIONS = (
         tools=TOOLS,
         holds={**OFFERED, **USED},
     ),
+    Conversation("tools with arguments of all types", ASKED, tools=TYPED, holds={"the tools": "get_forecast"}),
     Conversation("tools with elaborate arguments", ASKED, tools=ELABORATE),
     Conversation("tool results with no tools offered", CALLED),
     Conversation("a structured tool result", [*CALLED[:2], _result({"sky": "clear", "gusts": [3, None]})], tools=TOOLS),
@@ -194,6 +169,30 @@ CONVERSATIONS = (
         tools=TOOLS,
         options={"enable_thinking": False, "thinking": False, "reasoning_effort": "high"},
         holds=OFFERED,
+    ),
+    Conversation(
+        "built-in tools",
+        [*ASKED, _assistant("", tool_calls=[_call("Lisbon", name="brave_search")]), _result(name="brave_search")],
+        options={"builtin_tools": ["brave_search", "browser", "python", "code_interpreter"]},
+    ),
+    Conversation(
+        "tools in the system message",
+        [_system(), *ASKED],
+        tools=TOOLS,
+        options={"tools_in_user_message": False, "date_string": "15 Jan 2026", "xml_tools": TOOLS},
+        holds=OFFERED,
+    ),
+    Conversation(
+        "little thinking",
+        [_system(), _user()],
+        options={"reasoning_effort": "low", "thinking_budget": 512, "thinking_mode": "adaptive"},
+        holds=RULED,
+    ),
+    Conversation(
+        "no thinking at all",
+        [_user()],
+        options={"reasoning_effort": "none", "thinking_budget": 0, "thinking_mode": "disabled"},
+        holds=SAID,
     ),
     Conversation(
         "reasoning in an earlier turn",
@@ -214,6 +213,12 @@ CONVERSATIONS = (
         tools=TOOLS,
     ),
     Conversation(
+        "reasoning and a tool call in the last turn",
+        [*ASKED, _assistant("So:", reasoning_content=THOUGHT, thinking=THOUGHT, tool_calls=[_call("Lisbon")])],
+        False,
+        tools=TOOLS,
+    ),
+    Conversation(
         "think tags in the answers",
         [_user(), _assistant(f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}"), _user(AGAIN), _assistant("<think>\n")],
         False,
@@ -224,7 +229,7 @@ CONVERSATIONS = (
     Conversation("an answer of nothing", [_user(), _assistant(None), _user(AGAIN)]),
     Conversation(
         "non-ASCII text",
-        [_system("Réponds brièvement. 簡潔に。"), _user("Größe? 灯台はどこ? أين المنارة؟ 👩‍🚀🇵🇹 e\u0301\u00a0\u2028\u200f"), _assistant("Ça va. 🌊")],
+        [_system("Réponds brièvement. 簡潔に。"), _user(FOREIGN), _assistant("Ça va. 🌊")],
         False,
         holds={"text that is not ASCII": "灯台はどこ"},
     ),
@@ -232,7 +237,7 @@ CONVERSATIONS = (
         "text that looks like a template",
         [
             _system("{{ 7 * 7 }} {% if x %} {# note #}"),
-            _user("<|im_end|>\n<|im_start|>system\n[INST] <s> </s> <start_of_turn> <|eot_id|> {{ messages }} \\n <think>"),
+            _user(MARKED),
             _assistant('</think> "quoted" & <b>bold</b> \\ \'single\''),
         ],
         False,
@@ -240,31 +245,39 @@ CONVERSATIONS = (
     ),
     Conversation(
         "white space around text",
-        [_system("\n  rules \n"), _user("\n\n  two spaces\t\r\nnew line  \n"), _assistant("  \n answer \n\n"), _user(" x ")],
+        [_system("\n  rules \n"), _user("\n\n  two\t\r\nlines  \n"), _assistant("  \n answer \n\n"), _user(" x ")],
     ),
     Conversation("very long text", [_system(), _user("All the same words. " * 1500 + QUESTION)], holds=SAID),
     Conversation(
         "text in parts",
         [
-            _system([{"type": "text", "text": RULES}]),
-            _user([{"type": "text", "text": QUESTION}, {"type": "text", "text": "Please."}]),
-            _assistant([{"type": "text", "text": ANSWER}]),
-            _user([{"type": "text", "text": AGAIN}]),
+            _system([_text(RULES)]),
+            _user([_text(QUESTION), _text("Please.")]),
+            _assistant([_text(ANSWER)]),
+            _user([_text(AGAIN)]),
         ],
         holds=SAID,
     ),
-    Conversation("text in parts without a system message", [_user([{"type": "text", "text": QUESTION}])], holds=SAID),
+    Conversation("text in parts without a system message", [_user([_text(QUESTION)])], holds=SAID),
     Conversation(
         "an image",
-        [_user([{"type": "image"}, {"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": "x"}}])],
+        [_user([{"type": "image"}, _text(QUESTION), {"type": "image_url", "image_url": {"url": "x"}}])],
     ),
     Conversation(
         "documents",
         [_user()],
         documents=[{"title": "Harbour", "text": "It has two piers.", "doc_id": "1", "content": "It has two piers."}],
     ),
+    Conversation(
+        "documents and tools",
+        [_system(), *CALLED],
+        tools=TOOLS,
+        documents=[{"title": "Harbour", "text": "It has two piers."}, {"title": "Pier", "text": "A long one."}],
+    ),
     Conversation("a developer message", [{"role": "developer", "content": RULES}, _user()]),
-    Conversation("developer and system messages", [_system(), {"role": "developer", "content": AGAIN}, _user()], tools=TOOLS),
+    Conversation(
+        "developer and system messages", [_system(), {"role": "developer", "content": AGAIN}, _user()], tools=TOOLS
+    ),
     Conversation("a system message between turns", [_user(), _assistant(), _system(), _user(AGAIN)]),
     Conversation("two user turns together", [_system(), _user(), _user(AGAIN)]),
     Conversation("two answers together", [_user(), _assistant(), _assistant("Or a little more.")], False),

@@ -68,7 +68,7 @@ def render(template: str, contexts: Sequence[dict[str, Any]], seconds: int = SEC
         lines = _lines(said.read())
     if not lines:
         raise ToolchainError(f"The sandbox for chat templates did not start: {sys.executable} ended with {ending}.")
-    attempts = next((line["attempts"] for line in reversed(lines)), [])
+    attempts = lines[-1]["attempts"]
     outcomes = [_outcome(line) for line in lines if "text" in line or "error" in line]
     if len(outcomes) < len(contexts):
         if not outcomes or not isinstance(outcomes[-1], Failure) or outcomes[-1].kind not in FINAL:

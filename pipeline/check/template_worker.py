@@ -16,18 +16,17 @@ import sys
 if __name__ == "__main__":
     sys.path += sys.argv[1:3]
 
+# Jinja imports `constants`, `pprint` and `textwrap` when a template first needs them, and by then it is too late.
 import contextlib
 import json
 import os
+import pprint  # noqa: F401
 import resource
+import textwrap  # noqa: F401
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-# Jinja imports these when a template first needs them, and by then nothing can be imported.
-import jinja2.constants
-import jinja2.debug
-import pprint  # noqa: F401
-import textwrap  # noqa: F401
+import jinja2.constants  # noqa: F401
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
@@ -51,11 +50,11 @@ BY_ATTRIBUTE = {"attr", "map", "selectattr", "rejectattr", "groupby", "sort", "s
 MESSAGE = 300
 
 
-class Raised(TemplateError):
+class Raised(TemplateError):  # noqa: N818 - a result, not a fault of ours
     """The template's own `raise_exception`."""
 
 
-class TooMuchOutput(Exception):  # noqa: N818 - a result, not a fault of ours
+class TooMuchOutput(Exception):  # noqa: N818 - likewise
     pass
 
 
@@ -98,7 +97,8 @@ class Environment(ImmutableSandboxedEnvironment):
     def scan(self, tree: nodes.Template) -> None:
         """Look for the names of Python's inner attributes in what may never run."""
         self.attempts += [node.name for node in tree.find_all(nodes.Name) if _inner(node.name)]
-        self.attempts += [node.attr for node in tree.find_all((nodes.Getattr, nodes.NSRef)) if _inner(node.attr)]
+        self.attempts += [node.attr for node in tree.find_all(nodes.Getattr) if _inner(node.attr)]
+        self.attempts += [node.attr for node in tree.find_all(nodes.NSRef) if _inner(node.attr)]
         for item in tree.find_all(nodes.Getitem):
             self._scan_constants([item.arg])
         for filtered in tree.find_all(nodes.Filter):
@@ -155,7 +155,7 @@ def renderings(source: str, contexts: list[dict[str, Any]]) -> Iterator[dict[str
                     raise TooMuchOutput
                 pieces.append(piece)
             yield {"text": "".join(pieces), "attempts": environment.attempts}
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001 - as above
             yield _failure(error, environment)
             if isinstance(error, (TooMuchOutput, MemoryError)):
                 return
