@@ -51,12 +51,12 @@ def _result(content: Any = RESULT, number: int = 1, name: str = "get_weather") -
 
 
 ASKED = [_user(WEATHER)]
-CALLED = [*ASKED, _assistant("", tool_calls=[_call("Lisbon", unit="celsius")]), _result()]
+CALLED = [*ASKED, _assistant("", tool_calls=[_call("Lisboa", unit="celsius")]), _result()]
 # Names of what a template must not lose, for `Conversation.holds`.
 SAID = {"the user's text": QUESTION}
 RULED = {"the system message": RULES, **SAID}
 OFFERED = {"the tools": "list_ferries", "the user's text": WEATHER}
-USED = {"the tool call": "Lisbon", "the tool's result": "24.5"}
+USED = {"the tool call": "Lisboa", "the tool's result": "24.5"}
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,16 @@ CONVERSATIONS = (
         [
             _system(),
             *ASKED,
-            _assistant("", tool_calls=[_call("Lisbon"), _call("Porto", 2, days=None, parts=[1, "é"], wind=True)]),
+            _assistant("", tool_calls=[_call("Lisboa"), _call("Oporto", 2, days=None, parts=[1, "é"], wind=True)]),
             _result(),
             _result("rain", 2),
         ],
         tools=TOOLS,
-        holds=OFFERED | {"the tool call": "Porto", "the tool's result": "rain"},
+        holds=OFFERED | {"the tool call": "Oporto", "the tool's result": "rain"},
     ),
     Conversation(
         "a tool call beside text",
-        [*ASKED, _assistant("Let me look.", tool_calls=[_call("Lisbon")])],
+        [*ASKED, _assistant("Let me look.", tool_calls=[_call("Lisboa")])],
         False,
         tools=TOOLS,
         holds=OFFERED,
@@ -141,7 +141,7 @@ CONVERSATIONS = (
                     {
                         "id": "call00001",
                         "type": "function",
-                        "function": {"name": "get_weather", "arguments": '{"place": "Lisbon"}'},
+                        "function": {"name": "get_weather", "arguments": '{"place": "Lisboa"}'},
                     }
                 ],
             ),
@@ -152,7 +152,7 @@ CONVERSATIONS = (
     ),
     Conversation(
         "a tool call with no content",
-        [_system(), *ASKED, _assistant(None, tool_calls=[_call("Lisbon")]), _result()],
+        [_system(), *ASKED, _assistant(None, tool_calls=[_call("Lisboa")]), _result()],
         tools=TOOLS,
         holds={**OFFERED, **USED},
     ),
@@ -172,7 +172,7 @@ CONVERSATIONS = (
     ),
     Conversation(
         "built-in tools",
-        [*ASKED, _assistant("", tool_calls=[_call("Lisbon", name="brave_search")]), _result(name="brave_search")],
+        [*ASKED, _assistant("", tool_calls=[_call("Lisboa", name="brave_search")]), _result(name="brave_search")],
         options={"builtin_tools": ["brave_search", "browser", "python", "code_interpreter"]},
     ),
     Conversation(
@@ -207,14 +207,14 @@ CONVERSATIONS = (
         "reasoning before a tool call",
         [
             *ASKED,
-            _assistant("", reasoning_content=THOUGHT, thinking=THOUGHT, tool_calls=[_call("Lisbon")]),
+            _assistant("", reasoning_content=THOUGHT, thinking=THOUGHT, tool_calls=[_call("Lisboa")]),
             _result(),
         ],
         tools=TOOLS,
     ),
     Conversation(
         "reasoning and a tool call in the last turn",
-        [*ASKED, _assistant("So:", reasoning_content=THOUGHT, thinking=THOUGHT, tool_calls=[_call("Lisbon")])],
+        [*ASKED, _assistant("So:", reasoning_content=THOUGHT, thinking=THOUGHT, tool_calls=[_call("Lisboa")])],
         False,
         tools=TOOLS,
     ),

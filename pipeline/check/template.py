@@ -188,12 +188,18 @@ def _described(name: str, differences: Sequence[Difference]) -> str:
     if isinstance(first.ours, Failure):
         return f"{_subject(name)} {_ending(first.ours)}, on {places}, where the source's renders a prompt"
     assert isinstance(first.theirs, str)
-    pairs = zip(first.theirs, first.ours, strict=False)
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    same = _common(first.theirs, first.ours)
     what = f"leaves out {' and '.join(first.lost)}" if first.lost else "renders another prompt than the source's"
     after = f"after {quoted(first.ours[max(0, same - 24) : same])} " if same else ""
     sides = f"the source's renders {quoted(first.theirs[same:])} and the file's {quoted(first.ours[same:])}"
     return f"{_subject(name)} {what}, on {places}: {after}{sides}"
+
+
+def _common(one: str, other: str) -> int:
+    """Return for how many characters two texts are the same, and not to the middle of what looks like a token."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    begun = one.rfind("<", max(0, same - 24), same)
+    return same if begun < 0 or ">" in one[begun:same] else begun
 
 
 def _drifted_tokens(file: GGUFFile, templates: dict[str, str], tokens: dict[str, str]) -> list[Verdict]:

@@ -114,7 +114,10 @@ def special_tokens_of_gguf(file: GGUFFile) -> dict[str, str]:
 
 def quoted(text: str, limit: int = 60) -> str:
     """Return the beginning of a text that a stranger wrote, in quotes and with what does not print escaped."""
-    return repr(text[:limit]) + ("…" if len(text) > limit else "")
+    shown = text[:limit]
+    while len(repr(shown)) > limit + 2:
+        shown = shown[: len(shown) * 3 // 4]
+    return repr(shown) + ("…" if len(text) > len(shown) else "")
 
 
 def _spelled(name: str) -> str:
