@@ -125,6 +125,9 @@ def test_the_file_has_templates_where_llama_cpp_looks(gguf):
     assert template_files.special_tokens_of_gguf(file) == {"bos_token": "<s>", "eos_token": "</s>"}
     assert template_files.unlisted(file) == []
     assert template_files.of_gguf(gguf(None)) == {}
+    assert template_files.special_tokens_of_gguf(gguf(None, ("<" * 300, "</s>"))) == {"eos_token": "</s>"}
+    others = gguf(None, tokenizer__chat_template__default=1, tokenizer__chat_template__=1, tokenizer__chat_template_x=1)
+    assert template_files.of_gguf(others) == {}
 
 
 @pytest.mark.parametrize("text", [CHATML, TOOLS])
@@ -224,7 +227,7 @@ def test_the_template_that_the_source_overrides_is_a_warning(gguf, source):
     ("text", "seen"),
     [
         ("{% if %}", "renders no conversation: it does not compile, line 1: Expected an expression"),
-        ("{{ functions.x }}", """renders no conversation: it ends with "'functions' is undefined\""""),
+        ("{{ absent.x }}", """renders no conversation: it ends with "'absent' is undefined\""""),
         ("{{ raise_exception('call the API') }}", "renders no conversation: it refuses with 'call the API'"),
     ],
 )
@@ -270,7 +273,7 @@ def test_a_template_that_does_not_end_fails(gguf, monkeypatch):
         ("{% for t in tools %}{{ t }}{% endfor %}{{ messages|map(attribute='content')|list }}", "pass", "renders"),
         (CHATML.replace("{{ message['content'] }}", ""), "fail", "leaves out the user's text on \"system and user\""),
         ("{% if %}", "fail", "does not compile, line 1"),
-        ("{{ functions.x }}", "warn", "renders no conversation"),
+        ("{{ absent.x }}", "warn", "renders no conversation"),
     ],
 )  # fmt: skip
 def test_without_a_source_a_template_stands_alone(gguf, text, outcome, seen):

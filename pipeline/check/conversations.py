@@ -179,7 +179,8 @@ CONVERSATIONS = (
         "tools in the system message",
         [_system(), *ASKED],
         tools=TOOLS,
-        options={"tools_in_user_message": False, "date_string": "15 Jan 2026", "xml_tools": TOOLS},
+        # Llama's way, and Firefunction's.
+        options={"tools_in_user_message": False, "date_string": "15 Jan", "functions": "list_ferries", "datetime": "?"},
         holds=OFFERED,
     ),
     Conversation(

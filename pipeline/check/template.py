@@ -212,7 +212,7 @@ def _drifted_tokens(file: GGUFFile, templates: dict[str, str], tokens: dict[str,
         warned(
             CHECK,
             f"it prints {name}, which is {quoted(tokens[name])} in the source and {quoted(own[name])} in the file",
-            "Convert the source again, or set the token's id with llama.cpp's `gguf_set_metadata.py`.",
+            "Convert the source again, or set the token with llama.cpp's `gguf_new_metadata.py --special-token`.",
         )
         for name in printed
         if name in own and own[name] != tokens[name]

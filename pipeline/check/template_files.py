@@ -20,6 +20,7 @@ LARGEST = 1 << 20
 """Bytes. Of the templates in use, the largest has some sixty thousand."""
 LARGEST_JSON = 32 << 20
 LARGEST_VOCABULARY = 64 << 20
+LONGEST_TOKEN = 256
 MOST = 16
 SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 """What templates call a special token, to what GGUF calls it."""
@@ -55,14 +56,15 @@ def of_gguf(file: GGUFFile) -> dict[str, str]:
     """
     found = {}
     for key in file.values:
-        if key != KEY and not key.startswith(f"{KEY}."):
+        name = DEFAULT if key == KEY else key.removeprefix(f"{KEY}.")
+        if name in (key, "") or (name == DEFAULT and key != KEY):
             continue
         template = file.metadata.get(key)
         if not isinstance(template, str):
             raise ValueError(f"{quoted(key)} is no text")  # noqa: TRY004 - the file is wrong, not the call
         if len(template) > LARGEST:
             raise ValueError(f"{quoted(key)} has {len(template)} characters, and no chat template has {LARGEST}")
-        found[key.removeprefix(KEY).removeprefix(".") or DEFAULT] = template.split("\0", 1)[0]
+        found[name] = template.split("\0", 1)[0]
         if len(found) > MOST:
             raise ValueError(f"the file has more than {MOST} chat templates")
     return {name: template for name, template in found.items() if template}
@@ -90,7 +92,7 @@ def special_tokens_of_source(directory: Path) -> dict[str, str]:
     for name in SPECIAL:
         token = settings.get(name)
         text = token.get("content") if isinstance(token, dict) else token
-        if isinstance(text, str):
+        if isinstance(text, str) and len(text) <= LONGEST_TOKEN:
             found[name] = text
     return found
 
@@ -108,7 +110,7 @@ def special_tokens_of_gguf(file: GGUFFile) -> dict[str, str]:
     return {
         name: str(tokens[number])
         for name, number in numbers.items()
-        if isinstance(number, int) and 0 <= number < len(tokens)
+        if isinstance(number, int) and 0 <= number < len(tokens) and len(str(tokens[number])) <= LONGEST_TOKEN
     }
 
 
