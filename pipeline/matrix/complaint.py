@@ -45,7 +45,8 @@ _FORMS: Final[dict[str | int, type[Form]]] = {
     "<hub text>": HubTextForm,
     "<path text>": PathTextForm,
 }
-_TAGS: Final = {"[key]", "<embedded>"} | {tag for tag in _FORMS if str(tag).startswith("<")}
+_TAGS: Final = {"[key]", "<embedded>", "<number>", "<by bits>"} | {tag for tag in _FORMS if str(tag).startswith("<")}
+_LIMIT: Final = "a number, or a mapping of bits per weight to numbers"
 _TEXT: Final = "`embedded`, a mapping with `hub`, `file`, `revision` and `sha256`, or a mapping with `path`"
 _WANTED: Final[dict[str | int, str]] = {
     "llama_cpp": "a mapping with `sdist`, `git` or `path`",
@@ -54,6 +55,7 @@ _WANTED: Final[dict[str | int, str]] = {
     "models": "a list of models",
     "quants": "a list of quant types",
     "tensors": "a mapping of regular expressions to types",
+    **{gate: _LIMIT for gate in GatesForm.model_fields if gate != "max_logits_nmse"},
     "calibration": _TEXT,
     "evaluation": _TEXT,
 }
@@ -132,6 +134,8 @@ def _subject(loc: Loc) -> str:
             return f"the recipe `{shown(name)}`"
         case (*_, "tensors", str()):
             return "`tensors`"
+        case (*_, "gates", str(gate), str(bits)):
+            return f"`{gate}` from {shown(bits)} bits on"
         case (*_, str(key), int()):
             return f"an entry of `{key}`"
     return f"`{loc[-1]}`"

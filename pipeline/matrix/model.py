@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pipeline.result import Recipe
@@ -57,11 +58,39 @@ Text = EmbeddedText | HubText | PathText
 
 
 @dataclass(frozen=True)
-class Gates:
-    """What a quant must reach to be published: nats per token and percent; None for no limit."""
+class Limit:
+    """A limit that depends on how many bits a weight has; see `pipeline.check.quality.bits_of`."""
 
-    max_mean_kld: float | None = None
-    min_same_top: float | None = None
+    steps: tuple[tuple[float, float], ...]
+    """(bits per weight, limit from there on), most bits first."""
+
+    @classmethod
+    def of(cls, limits: Mapping[float, float]) -> Self:
+        return cls(tuple(sorted(limits.items(), reverse=True)))
+
+    def at(self, bits: float) -> float | None:
+        """Return the limit for so many bits per weight; None below the lowest step, where nothing is asked."""
+        return next((limit for least, limit in self.steps if bits >= least), None)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a quant must reach to be published; None for no limit.
+
+    The defaults hold for a model of 135M parameters and for one of 70B. Each is three times or more of what healthy
+    files of SmolLM2-135M read, or those of Llama-3-8B in llama.cpp's tools/perplexity/README.md, and well below what a
+    file reads whose predictions have nothing to do with the model's: a mean KLD of 9 to 13.
+    """
+
+    max_mean_kld: Limit | None = Limit.of({8: 0.05, 6: 0.15, 5: 0.3, 4: 0.8, 3: 1.6, 2.5: 3.2, 1: 6.5})
+    """Nats per token."""
+    max_p999_kld: Limit | None = Limit.of({8: 1.0, 6: 4.0, 5: 6.0, 4: 12.0, 1: 24.0})
+    """Nats per token."""
+    min_same_top: Limit | None = Limit.of({8: 75.0, 6: 60.0, 5: 50.0, 4: 35.0, 3: 20.0, 2.5: 12.0, 1: 4.0})
+    """Percent."""
+    max_ppl_ratio: Limit | None = Limit.of({8: 1.1, 6: 1.3, 5: 1.5, 4: 2.5, 3: 5.0, 2.5: 20.0, 1: 500.0})
+    max_logits_nmse: float | None = 0.01
+    """Of the reference's logits against those of `transformers`: the squared error over the squared logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
