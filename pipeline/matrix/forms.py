@@ -139,7 +139,8 @@ class GatesForm(Form):
     """What a quant must reach to be published: a number for all, or {bits per weight: from there on}; null for none."""
 
     max_mean_kld: DivergenceLimit | None = Field(
-        default=spelled(_GATES.max_mean_kld), description="Largest mean KL divergence from the reference, nats per token"
+        default=spelled(_GATES.max_mean_kld),
+        description="Largest mean KL divergence from the reference, nats per token",
     )
     max_p999_kld: DivergenceLimit | None = Field(
         default=spelled(_GATES.max_p999_kld), description="Largest 99.9 % KL divergence, in nats per token"
