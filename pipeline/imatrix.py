@@ -154,13 +154,12 @@ def _read_gguf(path: Path) -> ImatrixFile:
             raise ValueError(f"{tensor[:80]!r} has {sums.parameters} sums and {counts.parameters} counts")
         begin = file.data_begin
         entries[tensor] = Entry(begin + sums.offset, sums.parameters, begin + counts.offset, counts.parameters)
-    missing = [
-        f"imatrix.{key}" for key in ("datasets", "chunk_count", "chunk_size") if f"imatrix.{key}" not in file.values
-    ]
+    keys = [f"imatrix.{key}" for key in ("datasets", "chunk_count", "chunk_size")]
+    missing = [key for key in keys if key not in file.values]
     if missing or not entries:
         raise ValueError(f"it has no {' and no '.join(missing or ['entry'])}")
-    chunks, size = (int(file.metadata[f"imatrix.{key}"]) for key in ("chunk_count", "chunk_size"))
-    return ImatrixFile(path, False, chunks, size, tuple(map(str, file.array("imatrix.datasets"))), entries)
+    chunks, size = (int(file.metadata[key]) for key in keys[1:])
+    return ImatrixFile(path, False, chunks, size, tuple(map(str, file.array(keys[0]))), entries)
 
 
 def _read_legacy(path: Path) -> ImatrixFile:

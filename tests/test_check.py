@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import factories
 import numpy as np
 import pytest
 from gguf import GGUFWriter
 
 from pipeline import disk, gguf_file
-from pipeline.check import behaviour, quality, structure
+from pipeline.check import structure
 from pipeline.errors import OutOfRoomError, ToolchainError
-from pipeline.matrix import Gates
-from pipeline.result import Answer, Estimate, Fallback
+from pipeline.result import Fallback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,27 +83,6 @@ def test_fallbacks_are_held_against_the_file(reference):
     assert structure.fallbacks(reference, [told, untrue]).outcome == "fail"
     gone = Fallback(tensor="z", wanted="Q4_K", used="Q5_0")
     assert structure.fallbacks(reference, [gone]).outcome == "fail"
-
-
-def test_answers_are_judged_against_the_references():
-    said, babble = Answer(text="It is a model", stopped=True), Answer(text="ha ha ha", stopped=False)
-    silent = Answer(text="", stopped=True)
-    assert behaviour.answer(babble, babble).seen == "the same answer, at temperature 0"
-    assert behaviour.answer(Answer(text="It is small", stopped=True), said).seen.startswith("the first 2 of")
-    assert behaviour.answer(silent, said).outcome == "fail"
-    assert behaviour.answer(None, said).outcome == "fail"
-    assert behaviour.answer(silent, silent).outcome == "pass"
-
-
-def test_gates():
-    measured = factories.quality(mean_kld=Estimate(value=0.1, error=0.001), same_top=Estimate(value=90, error=0.2))
-    assert quality.gates(measured, Gates()) == []
-    passed = quality.gates(measured, Gates(max_mean_kld=0.1, min_same_top=90))
-    assert [v.outcome for v in passed] == ["pass", "pass"]
-    failed = quality.gates(measured, Gates(max_mean_kld=0.09, min_same_top=91))
-    assert [v.outcome for v in failed] == ["fail", "fail"]
-    assert all(v.advice for v in failed)
-    assert quality.finite(None).outcome == "fail"
 
 
 def test_too_little_disk_is_refused_before_any_work(monkeypatch, tmp_path):

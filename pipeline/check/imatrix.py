@@ -10,7 +10,7 @@ numbers: the pipeline binds it by making it a step whose digest holds the refere
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,11 @@ MISSING: Final = 0.2
 values of layers that share another's: a few per cent of a healthy model's tensors."""
 UNSEEN: Final = 0.25
 """Share of all experts that may have seen nothing."""
+NOT_FINITE: Final = "numbers that are not finite"
+NEGATIVE: Final = "negative sums of squares"
+ZERO: Final = "no input but zeros"
+CONSTANT: Final = "one number over and over, which says nothing"
+_FAULTS: Final = {NOT_FINITE: AGAIN, NEGATIVE: AGAIN, ZERO: LONGER, CONSTANT: AGAIN}
 # Tensors that llama-quantize does not quantize (src/llama-quant.cpp, tensor_allows_quantization), and small ones that
 # are not multiplied as matrices.
 _LEFT = (
@@ -124,71 +129,67 @@ def _names(file: ImatrixFile, reference: GGUFFile) -> list[Verdict]:
     missing = [name for name in wanting if name not in file.entries]
     if not missing:
         return []
-    seen = f"{len(missing)} of {len(wanting)} tensors have no entry: {_quoted(missing)}"
+    seen = f"{len(missing)} of {len(wanting)} tensors have no entry: {_listed(missing)}"
     if len(missing) > MISSING * len(wanting):
         return [failed(CHECK, f"it is not whole: {seen}", AGAIN)]
     return [warned(CHECK, seen, "They are quantized without one; see that the model runs them at all.")]
 
 
+class _Entry(NamedTuple):
+    """What was seen of one tensor's numbers."""
+
+    label: str
+    fault: str
+    """The first thing that is wrong with all of them; empty for none."""
+    experts: int
+    """How many it has; 0 for a tensor that every input goes through."""
+    unseen: int
+
+
 def _values(file: ImatrixFile, reference: GGUFFile) -> list[Verdict]:
     """Look at every number once, and say for each kind of fault where it is."""
-    broken: list[str] = []
-    negative: list[str] = []
-    dead: list[str] = []
-    constant: list[str] = []
-    unseen: dict[str, int] = {}
-    experts = 0
-    known = [name for name in file.entries if name in reference.tensors]
-    for name in known:
-        sums, counts = file.numbers(name)
-        if not (np.isfinite(sums).all() and np.isfinite(counts).all()):
-            broken.append(f"{name} ({_kinds(sums, counts)})")
-            continue
-        rows = sums
-        if file.legacy:
-            rows = sums.reshape(-1, reference.tensors[name].shape[0])
-            empty = (rows == counts[0]).all(axis=1)
-        else:
-            empty = counts <= 0
-        experts += len(empty) if len(empty) > 1 else 0
-        if (sums < 0).any() or (counts < 0).any():
-            negative.append(name)
-        elif empty.all() or not sums.any():
-            dead.append(name)
-        elif empty.any():
-            unseen[name] = int(empty.sum())
-        elif rows.shape[1] > 1 and (rows == rows[:, :1]).all():
-            constant.append(name)
-    every = len(known)
+    seen = [_look(file, reference.tensors[name]) for name in file.entries if name in reference.tensors]
     found = []
-    if broken:
-        seen = f"{len(broken)} of {every} entries hold numbers that are not finite: {', '.join(broken[:3])}"
-        found.append(failed(CHECK, seen, AGAIN))
-    if negative:
-        seen = f"{len(negative)} of {every} entries hold negative sums of squares: {_quoted(negative)}"
-        found.append(failed(CHECK, seen, AGAIN))
-    if dead:
-        seen = f"{len(dead)} of {every} entries saw no input but zeros: {_quoted(dead)}"
-        found.append(failed(CHECK, seen, LONGER))
-    if constant:
-        seen = f"{len(constant)} of {every} entries hold one number over and over: {_quoted(constant)}"
-        verdict = failed if len(constant) == every else warned
-        found.append(verdict(CHECK, f"{seen}; they say nothing", AGAIN))
+    for fault, advice in _FAULTS.items():
+        if labels := [entry.label for entry in seen if entry.fault == fault]:
+            # One constant is odd, and all of them say nothing.
+            verdict = warned if fault == CONSTANT and len(labels) < len(seen) else failed
+            found.append(
+                verdict(CHECK, f"{len(labels)} of {len(seen)} entries hold {fault}: {_listed(labels)}", advice)
+            )
+    unseen = sorted((entry for entry in seen if entry.unseen), key=lambda entry: -entry.unseen)
     if unseen:
-        share = sum(unseen.values()) / experts
-        names = [f"{n} of {name}" for name, n in sorted(unseen.items(), key=lambda item: -item[1])]
-        seen = f"{share:.1%} of the experts were never reached by the text: {_quoted(names)}"
-        found.append((failed if share > UNSEEN else warned)(CHECK, seen, LONGER))
+        share = sum(entry.unseen for entry in unseen) / sum(entry.experts for entry in seen)
+        where = _listed([f"{entry.unseen} of {entry.experts} in {entry.label}" for entry in unseen])
+        verdict = failed if share > UNSEEN else warned
+        found.append(verdict(CHECK, f"{share:.1%} of the experts were never reached by the text: {where}", LONGER))
     return found
 
 
-def _kinds(*arrays: np.ndarray) -> str:
-    nan = sum(int(np.isnan(a).sum()) for a in arrays)
-    inf = sum(int(np.isinf(a).sum()) for a in arrays)
-    return " and ".join(f"{n} {kind}" for n, kind in ((nan, "NaN"), (inf, "Inf")) if n)
+def _look(file: ImatrixFile, tensor: Tensor) -> _Entry:
+    sums, counts = file.numbers(tensor.name)
+    if not (np.isfinite(sums).all() and np.isfinite(counts).all()):
+        nan, inf = (sum(int(odd(part).sum()) for part in (sums, counts)) for odd in (np.isnan, np.isinf))
+        kinds = " and ".join(f"{n} {kind}" for n, kind in ((nan, "NaN"), (inf, "Inf")) if n)
+        return _Entry(f"{tensor.name} ({kinds})", NOT_FINITE, 0, 0)
+    rows = sums.reshape(-1, tensor.shape[0])
+    empty = (rows == counts[0]).all(axis=1) if file.legacy else counts <= 0
+    fault = ""
+    if (sums < 0).any() or (counts < 0).any():
+        fault = NEGATIVE
+    elif empty.all() or not sums.any():
+        fault = ZERO
+    elif not empty.any() and rows.shape[1] > 1 and (rows == rows[:, :1]).all():
+        fault = CONSTANT
+    experts = len(empty) if len(empty) > 1 else 0
+    return _Entry(tensor.name, fault, experts, 0 if fault else int(empty.sum()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _quoted(names: Sequence[str]) -> str:
     """The first few of names that a file gave."""
-    few = ", ".join(repr(name[:80]) for name in names[:3])
-    return f"{few} and {len(names) - 3} more" if len(names) > 3 else few
+    return _listed([repr(name[:80]) for name in names[:3]] + list(names[3:]))

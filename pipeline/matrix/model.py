@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,22 +73,28 @@ class Limit:
         return next((limit for least, limit in self.steps if bits >= least), None)
 
 
+MEAN_KLD: Final = Limit.of({16: 0.02, 8: 0.03, 6: 0.08, 5.5: 0.25, 4: 0.8, 3: 1.8, 2.5: 3.2, 1: 7.5})
+P999_KLD: Final = Limit.of({16: 0.5, 8: 1.0, 6: 2.0, 5.5: 5.0, 4: 14.0, 3: 16.0, 2.5: 20.0, 1: 25.0})
+SAME_TOP: Final = Limit.of({16: 90.0, 8: 80.0, 6: 70.0, 5.5: 50.0, 4: 30.0, 3: 10.0, 2.5: 5.0})
+PPL_RATIO: Final = Limit.of({16: 1.02, 8: 1.05, 6: 1.1, 5.5: 1.3, 4: 2.0, 3: 4.0, 2.5: 15.0, 1: 500.0})
+
+
 @dataclass(frozen=True)
 class Gates:
     """What a quant must reach to be published; None for no limit.
 
     The defaults hold for a model of 135M parameters and for one of 70B. Each is three times or more of what healthy
     files of SmolLM2-135M read, or those of Llama-3-8B in llama.cpp's tools/perplexity/README.md, and well below what a
-    file reads whose predictions have nothing to do with the model's: a mean KLD of 9 to 13.
+    file reads whose predictions have nothing to do with the model's: a mean KLD of 11 to 14.
     """
 
-    max_mean_kld: Limit | None = Limit.of({8: 0.05, 6: 0.15, 5: 0.3, 4: 0.8, 3: 1.6, 2.5: 3.2, 1: 7.0})
+    max_mean_kld: Limit | None = MEAN_KLD
     """Nats per token."""
-    max_p999_kld: Limit | None = Limit.of({8: 1.0, 6: 4.0, 5: 6.0, 4: 12.0, 1: 24.0})
+    max_p999_kld: Limit | None = P999_KLD
     """Nats per token."""
-    min_same_top: Limit | None = Limit.of({8: 75.0, 6: 60.0, 5: 50.0, 4: 35.0, 3: 20.0, 2.5: 12.0, 1: 4.0})
+    min_same_top: Limit | None = SAME_TOP
     """Percent."""
-    max_ppl_ratio: Limit | None = Limit.of({8: 1.1, 6: 1.3, 5: 1.5, 4: 2.5, 3: 5.0, 2.5: 20.0, 1: 500.0})
+    max_ppl_ratio: Limit | None = PPL_RATIO
     max_logits_nmse: float | None = 0.01
     """Of the reference's logits against those of `transformers`: the squared error over the squared logits."""
 
