@@ -56,7 +56,7 @@ def test_agreement_is_shown_and_decides_nothing():
     found = outcome(other)
     assert found[0] == "pass"
     assert found[1].startswith(
-        "0 of 6 answers are the reference's, the first 0 of its 14 words to the test prompt, and "
+        "0 of 6 answers are the reference's, the first 0 of its 15 words to the test prompt, and "
     )
 
 

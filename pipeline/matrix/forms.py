@@ -165,7 +165,7 @@ class GatesForm(Form):
 def _limit(given: float | dict[str, float] | None) -> Limit | None:
     if given is None:
         return None
-    return Limit.of({float(k): v for k, v in given.items()} if isinstance(given, dict) else {0.0: given})
+    return Limit.of({float(bits): limit for bits, limit in given.items()} if isinstance(given, dict) else given)
 
 
 class Settings(Form):

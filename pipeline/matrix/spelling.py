@@ -150,7 +150,7 @@ def _not_blank(text: str) -> str:
 
 def _bits(text: str) -> str:
     if not re.fullmatch(_BITS, text) or float(text) > 32:
-        raise ValueError(f"must be of bits per weight, from 0 to 32, not `{shown(text)}`{foreign(text)}")
+        raise ValueError(f"must be a number of bits per weight, from 0 to 32{foreign(text)}")
     return text
 
 
