@@ -46,8 +46,8 @@ class _Fault(NamedTuple):
 
 EMPTY: Final = _Fault("nothing is answered", 3)
 LOOPS: Final = _Fault("the answer repeats itself", 4)
-NO_TEXT: Final = _Fault("the answer holds characters that are no text", 2)
-SCRIPT: Final = _Fault("the answer is in a script that the reference never uses", 2)
+NO_TEXT: Final = _Fault("the answer holds characters that are no text", 3)
+SCRIPT: Final = _Fault("the answer is in a script that the reference never uses", 3)
 
 
 def verdicts(quant: Sequence[Answer] | None, reference: Sequence[Answer]) -> list[Verdict]:
@@ -60,7 +60,7 @@ def verdicts(quant: Sequence[Answer] | None, reference: Sequence[Answer]) -> lis
     found = [
         _spread(EMPTY, [not ours.text for ours, _ in spoken]),
         _spread(LOOPS, [loop(ours.text) >= LOOP for ours, theirs in spoken if loop(theirs.text) < LOOP], spoken),
-        _spread(NO_TEXT, [garbage(a.text) >= GARBAGE for a, b in spoken if garbage(b.text) < GARBAGE / 2]),
+        _spread(NO_TEXT, [garbage(a.text) >= GARBAGE for a, b in spoken if garbage(b.text) < GARBAGE / 2], spoken),
         _spread(SCRIPT, [foreign(ours.text, scripts) >= FOREIGN for ours, _ in spoken]),
     ]
     # What loops, or is no text, does not end, either: that is one fault, not two.
@@ -143,7 +143,7 @@ def _agreement(pairs: Sequence[tuple[Answer, Answer]]) -> str:
         return f"the same answers to all {len(pairs)} prompts, at temperature 0"
     exact = sum(ours == theirs for ours, theirs in pairs)
     first, total = _prefix(*pairs[0])
-    common = statistics.median(in_common(ours, theirs) for ours, theirs in pairs if ours.text or theirs.text)
+    common = statistics.median([in_common(*pair) for pair in pairs if pair[0].text or pair[1].text] or [1.0])
     return (
         f"{exact} of {len(pairs)} answers are the reference's, the first {first} of its {total} words to the test"
         f" prompt, and {common:.0%} of the words to all (median), at temperature 0"

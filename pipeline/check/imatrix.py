@@ -17,6 +17,7 @@ import numpy as np
 from pipeline import imatrix as imatrix_file
 from pipeline.check.verdict import failed, passed, warned
 from pipeline.errors import ToolchainError
+from pipeline.matrix.located import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,7 @@ def verdicts(imatrix: Path, reference: GGUFFile, *, text: str | None, chunks: in
         if not any(verdict.outcome == "fail" for verdict in found):
             found += [*_origin(file, text, chunks), *_values(file, reference)]
     except (ToolchainError, OSError, ValueError, MemoryError) as error:
-        return [failed(CHECK, str(error)[:300].rstrip("."), AGAIN)]
+        return [failed(CHECK, shown(error, 300).rstrip("."), AGAIN)]
     if found:
         return found
     seen = f"{len(file.entries)} tensors covered, all finite"
