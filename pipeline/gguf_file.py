@@ -130,6 +130,14 @@ class GGUFFile:
         return type_counts(self.tensors.values())
 
     @property
+    def weights(self) -> dict[str, int]:
+        """Number of parameters of each type, most first."""
+        counts: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            counts[tensor.type] = counts.get(tensor.type, 0) + tensor.parameters
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
     def architecture(self) -> str:
         return str(self.metadata.get("general.architecture", "?"))
 

@@ -23,7 +23,7 @@ from pipeline.chunks import CONTEXT
 from pipeline.convert import REFERENCE, Reference
 from pipeline.imatrix import CHUNKS, Imatrix
 from pipeline.measure import LOGITS, QUALITY, Measured, ReferenceLogits, read_chunks
-from pipeline.prompt import ANSWER, Answered, has_template
+from pipeline.prompt import ANSWERS, PROMPTS, Answered, has_template
 from pipeline.quantize import FALLBACKS, QUANT, Quant
 from pipeline.result import Answer, Fallback, FileEntry, Provenance, Quality, QuantFile, Result, Speed, TextUse
 from pipeline.shards import Shards, shard_name
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline.toolchain import Toolchain
 
 # Both are null where the file is broken.
-ANSWERS: TypeAdapter[Answer | None] = TypeAdapter(Answer | None)
+REPLIES: TypeAdapter[tuple[Answer, ...] | None] = TypeAdapter(tuple[Answer, ...] | None)
 QUALITIES: TypeAdapter[Quality | None] = TypeAdapter(Quality | None)
 
 
@@ -117,6 +117,7 @@ def prepare(store: Store, steps: Steps) -> Provenance:
     file = gguf_file.read(reference.file(REFERENCE))
     matrix_file = matrix.files[steps.imatrix.file_name]
     calibration_chunks = int(matrix.file(CHUNKS).read_text())
+    answer, *answers = REPLIES.validate_json(logits.file(ANSWERS).read_bytes()) or ()
     return Provenance(
         source=steps.source.id,
         revision=steps.source.revision,
@@ -128,9 +129,11 @@ def prepare(store: Store, steps: Steps) -> Provenance:
         flags=FLAGS,
         reference=quant_file(file, reference.files[REFERENCE].sha256, []),
         reference_quality=Quality.model_validate_json(logits.file(QUALITY).read_bytes()),
-        reference_answer=Answer.model_validate_json(logits.file(ANSWER).read_bytes()),
+        reference_answer=answer,
+        reference_answers=tuple(answers),
         prompt=steps.model.prompt,
         max_tokens=steps.model.max_tokens,
+        prompts=PROMPTS,
         chat_template=has_template(file),
         imatrix=FileEntry(name=matrix_file.name, size=matrix_file.size, sha256=matrix_file.sha256),
         imatrix_entries=imatrix.entries(matrix.file(matrix_file.name)),
@@ -150,16 +153,16 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
     announced = [Fallback(**f) for f in json.loads(artifact.file(FALLBACKS).read_bytes())]
     reference = gguf_file.read(store.get(steps.reference).file(REFERENCE))
     verdicts = [structure.tensors(quant, reference), structure.fallbacks(quant, announced)]
-    reply = ANSWERS.validate_json(store.get(steps.answered(recipe)).file(ANSWER).read_bytes())
-    verdicts.append(behaviour.answer(reply, provenance.reference_answer))
+    replies = REPLIES.validate_json(store.get(steps.answered(recipe)).file(ANSWERS).read_bytes())
+    verdicts += behaviour.verdicts(replies, (provenance.reference_answer, *provenance.reference_answers))
     found, speed = None, None
-    if reply is not None:
+    if replies is not None:
         found = QUALITIES.validate_json(store.get(steps.measured(recipe)).file(QUALITY).read_bytes())
         verdicts.append(quality.finite(found))
-    if found is not None:
-        verdicts += quality.gates(found, steps.model.gates)
-        speed = Speed.model_validate_json(store.get(steps.timed(recipe)).file(SPEED).read_bytes())
     file = quant_file(quant, artifact.files[QUANT].sha256, announced)
+    if found is not None:
+        verdicts += quality.gates(found, file, steps.model.gates)
+        speed = Speed.model_validate_json(store.get(steps.timed(recipe)).file(SPEED).read_bytes())
     file = file.model_copy(update={"name": steps.model.file_name(recipe.name)})
     return Result(
         job=steps.model.job(recipe.name),
@@ -168,7 +171,8 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
         file=file,
         shards=_split(store, steps.shards(recipe), file) if file.size > steps.model.max_shard_size else (),
         verdicts=tuple(verdicts),
-        answer=reply or Answer(text="", stopped=False),
+        answer=replies[0] if replies else Answer(text="", stopped=False),
+        answers=replies[1:] if replies else (),
         quality=found,
         speed=speed,
         seconds=round(sum(made.seconds for step in steps.job(recipe) if (made := store.find(step))), 1),
@@ -190,6 +194,7 @@ def quant_file(file: gguf_file.GGUFFile, sha256: str, announced: list[Fallback])
         parameters=file.parameters,
         bits_per_weight=round(file.bits_per_weight, 4),
         types=file.types,
+        weights=file.weights,
         fallbacks=tuple(announced),
     )
 

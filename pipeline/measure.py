@@ -18,7 +18,7 @@ from pipeline import gguf_file, shell
 from pipeline.chunks import CONTEXT, chunk_count, chunk_watch
 from pipeline.convert import REFERENCE
 from pipeline.errors import ToolchainError
-from pipeline.prompt import ANSWER, answer
+from pipeline.prompt import PROMPTS, write_answers
 from pipeline.quantize import QUANT
 from pipeline.result import Estimate, Offload, Quality
 from pipeline.store import Step, digest_of
@@ -49,7 +49,7 @@ class NotFiniteError(ToolchainError):
 
 @dataclass(frozen=True)
 class ReferenceLogits(Step):
-    """The reference's log-probabilities over the evaluation text, and its answer to the test prompt.
+    """The reference's log-probabilities over the evaluation text, and its answers to the prompts.
 
     `quality.json` is the reference compared with itself: what every measurement reads when nothing differs.
     """
@@ -71,7 +71,7 @@ class ReferenceLogits(Step):
             "text": self.text.sha256,
             "chunks": self.chunks,
             "context": CONTEXT,
-            "prompt": [self.prompt, self.max_tokens],
+            "prompt": [self.prompt, self.max_tokens, *PROMPTS],
         }
 
     def make(self, room: Path, store: Store, task: Task) -> None:
@@ -84,8 +84,7 @@ class ReferenceLogits(Step):
         printed = shell.run([*command, *limit], cwd=room, env=PATIENT, doing=doing, watch=chunk_watch(task, 0.0, 0.5))
         chunks = chunk_count(printed, self.text, doing)
         _check_logits(room / LOGITS, chunks)
-        reply = answer(llama, model, self.prompt, self.max_tokens, room)
-        (room / ANSWER).write_text(reply.model_dump_json())
+        write_answers(llama, model, self.prompt, self.max_tokens, room)
         (room / QUALITY).write_text(measure(llama, model, room / LOGITS, chunk_watch(task, 0.5, 1.0)).model_dump_json())
 
 

@@ -1,10 +1,15 @@
-"""The test prompt: what the model answers, greedily, so that a quant's answer can be set beside the reference's."""
+"""The prompts: what the model answers, greedily, so that a quant's answers can be set beside the reference's.
+
+The test prompt comes from matrix.yml and its answer stands on the card. The others are the same for every model, short
+in their answers, and there for the checks: a fact, a list, some code, another language, and a row that ends.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline import gguf_file, shell
 from pipeline.errors import ToolchainError
@@ -23,14 +28,21 @@ if TYPE_CHECKING:
 
 SEED = 1
 END = " [end of text]"
-
-
-ANSWER = "answer.json"
+ANSWERS = "answers.json"
+PROMPTS: Final = (
+    "What is the capital of France? Answer in one short sentence.",
+    "Name five fruits, one a line, and nothing else.",
+    "Write a Python function that returns the larger of two numbers.",
+    "Wie viele Tage hat eine Woche? Antworte in einem kurzen Satz.",
+    "Count from one to ten in words: one, two, three, four, five,",
+)
+SHORT: Final = 48
+"""Tokens, the longest answer to each of `PROMPTS`."""
 
 
 @dataclass(frozen=True)
 class Answered(Step):
-    """`answer.json`: a quant's answer to the test prompt; `null` where the file could not be run."""
+    """`answers.json`: a quant's answers, to the test prompt first; `null` where the file could not be run."""
 
     quant: Quant
     prompt: str
@@ -39,25 +51,31 @@ class Answered(Step):
 
     @property
     def label(self) -> str:
-        return f"{self.quant.job}: test prompt"
+        return f"{self.quant.job}: test prompts"
 
     def inputs(self) -> dict[str, Any]:
-        return {"quant": digest_of(self.quant), "prompt": [self.prompt, self.max_tokens]}
+        return {"quant": digest_of(self.quant), "prompt": [self.prompt, self.max_tokens, *PROMPTS]}
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
         model = store.get(self.quant).file(QUANT)
         llama = tools(store, self.quant.reference.toolchain)
         try:
-            reply = answer(llama, model, self.prompt, self.max_tokens, room).model_dump_json()
+            write_answers(llama, model, self.prompt, self.max_tokens, room)
         except ToolchainError as error:
             store.display.say(f"warning: {error}")
-            reply = "null"
-        (room / ANSWER).write_text(reply)
+            (room / ANSWERS).write_text("null")
 
 
 def has_template(model: gguf_file.GGUFFile) -> bool:
-    """Whether the model has a chat template, through which the prompt goes."""
+    """Whether the model has a chat template, through which the prompts go."""
     return "tokenizer.chat_template" in model.metadata
+
+
+def write_answers(llama: Tools, model: Path, prompt: str, max_tokens: int, room: Path) -> None:
+    """Put the answers to the test prompt and to `PROMPTS`, in that order, into the room's `answers.json`."""
+    asked = [(prompt, max_tokens), *((other, SHORT) for other in PROMPTS)]
+    replies = [answer(llama, model, text, limit, room).model_dump() for text, limit in asked]
+    (room / ANSWERS).write_text(json.dumps(replies))
 
 
 def answer(llama: Tools, model: Path, prompt: str, max_tokens: int, room: Path) -> Answer:
@@ -72,7 +90,7 @@ def answer(llama: Tools, model: Path, prompt: str, max_tokens: int, room: Path) 
     context = len(prompt.encode()) + max_tokens + 1024
     command = [llama.path("llama-completion"), "-m", model, *mode, "--single-turn", "--file", file.name, "--no-escape"]
     sampling = ["-n", str(max_tokens), "--temp", "0", "--seed", str(SEED), "-c", str(context)]
-    doing = f"letting {model.name} answer the test prompt"
+    doing = f"letting {model.name} answer a prompt"
     printed = shell.run(
         [*command, *sampling, "--no-display-prompt", "--threads", str(llama.threads)],
         cwd=room,

@@ -96,7 +96,7 @@ def _judged_anew(result: Result, gates: Gates) -> Result:
     if result.quality is None:
         return result
     others = tuple(v for v in result.verdicts if v.check not in quality.CHECKS)
-    return result.model_copy(update={"verdicts": (*others, *quality.gates(result.quality, gates))})
+    return result.model_copy(update={"verdicts": (*others, *quality.gates(result.quality, result.file, gates))})
 
 
 def _fits(result: Result, limit: int) -> bool:

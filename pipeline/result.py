@@ -56,6 +56,8 @@ class QuantFile(FileEntry):
     """Bits of tensor data per parameter, over all tensors, metadata left out."""
     types: dict[str, int]
     """Number of tensors of each ggml type."""
+    weights: dict[str, int] = {}
+    """Number of parameters of each ggml type; empty in results of before it was counted."""
     fallbacks: tuple[Fallback, ...]
     """In JSON `{"Q4_K": {"Q5_0": {"blk.*.ffn_down.weight": "0-29"}}}`: wanted, used, tensors by layer."""
 
@@ -163,6 +165,8 @@ class Result(Record):
     """What is published in its place where it is too large for one file."""
     verdicts: tuple[Verdict, ...]
     answer: Answer
+    answers: tuple[Answer, ...] = ()
+    """To the further prompts, in the order of `Provenance.prompts`; empty where the file could not be run."""
     quality: Quality | None
     """None where the file did not open, so that nothing could be measured."""
     speed: Speed | None
@@ -245,8 +249,12 @@ class Provenance(Record):
     reference_quality: Quality
     """The reference against its own logits: what these measurements read when nothing differs."""
     reference_answer: Answer
+    reference_answers: tuple[Answer, ...] = ()
+    """To the further prompts."""
     prompt: str
     max_tokens: int
+    prompts: tuple[str, ...] = ()
+    """What is asked beside the test prompt, of every model alike, and answered in `pipeline.prompt.SHORT` tokens."""
     chat_template: bool
     """Whether the prompt went through the model's chat template."""
     imatrix: FileEntry

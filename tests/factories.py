@@ -89,6 +89,7 @@ def file(name="gemma-2b-Q4_K_M.gguf", bits=5.2, **overrides):
             "parameters": PARAMETERS,
             "bits_per_weight": bits,
             "types": {"Q4_K": 108, "Q6_K": 19, "F32": 37},
+            "weights": {"Q4_K": PARAMETERS - 600_000_000, "Q6_K": 599_900_000, "F32": 100_000},
             "fallbacks": (),
         }
         | overrides,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import textwrap
@@ -22,6 +23,7 @@ from pipeline.matrix import (
     Gates,
     GitSource,
     HubText,
+    Limit,
     PathSource,
     PathText,
     Sdist,
@@ -118,6 +120,13 @@ def test_schema():
 # --- what a matrix becomes ---
 
 
+def test_the_gates_that_the_shipped_matrix_shows_are_the_defaults():
+    lines = (ROOT / "matrix.yml").read_text(encoding="utf-8").split("\n")
+    start = lines.index("  # gates:")
+    block = "\n".join(line.replace("  # ", "  ", 1) for line in itertools.takewhile(str.strip, lines[start:]))
+    assert parse((MINIMAL + "defaults:\n" + block).encode(), "matrix.yml", ROOT).models[0].gates == Gates()
+
+
 def test_defaults_of_defaults():
     read_ = read(MINIMAL)
     assert read_.version == 1
@@ -140,7 +149,7 @@ def test_defaults_of_defaults():
         card="full",
         private=False,
         max_shard_size=45_000_000_000,
-        gates=Gates(None, None),
+        gates=Gates(),
         line=4,
         column=5,
     )
@@ -165,7 +174,10 @@ SETTINGS = {
     "card": ("footer", "footer"),
     "private": ("true", True),
     "max_shard_size": ("500M", 500_000_000),
-    "gates": ("{max_mean_kld: 1, min_same_top: 99.5}", Gates(1, 99.5)),
+    "gates": (
+        "{max_mean_kld: 1, max_p999_kld: null, min_same_top: {8: 99.5, '2.5': 60}, max_logits_nmse: null}",
+        Gates(Limit.of(1), None, Limit.of({8: 99.5, 2.5: 60}), max_logits_nmse=None),
+    ),
 }
 
 
@@ -431,6 +443,20 @@ def test_the_frame(text, said):
         ({"gates": "{max_mean_kld: 1e999}"}, "7:27: `max_mean_kld` must be a finite number, not `1e999`"),
         ({"gates": "{max_mean_kld: .nan}"}, "7:27: `max_mean_kld` must be a number, not `.nan`, which is a string"),
         ({"gates": "{min_same_top: 101}"}, "7:27: `min_same_top` must be 100 or less, not `101`"),
+        ({"gates": "{max_mean_kld: {8: -1}}"}, "7:31: `8` in `max_mean_kld` must be 0 or more, not `-1`"),
+        ({"gates": "{min_same_top: {8.5: 101}}"}, "7:33: `8.5` in `min_same_top` must be 100 or less, not `101`"),
+        ({"gates": "{max_mean_kld: {8: many}}"}, "7:31: `8` in `max_mean_kld` must be a number, not `many`, which is a string"),
+        ({"gates": "{max_mean_kld: {8: }}"}, "7:28: `8` in `max_mean_kld` must be a number, but is empty"),
+        ({"gates": "{max_mean_kld: {Q8_0: 1}}"}, "7:28: `Q8_0` in `max_mean_kld` must be a number of bits per weight, from 0 to 32"),
+        ({"gates": "{max_mean_kld: {-1: 1}}"}, "7:28: `-1` in `max_mean_kld` must be a number of bits per weight, from 0 to 32"),
+        ({"gates": "{max_mean_kld: {40: 1}}"}, "7:28: `40` in `max_mean_kld` must be a number of bits per weight, from 0 to 32"),
+        ({"gates": "{max_mean_kld: {8: 1, 8.0: 2}}"}, "7:27: `max_mean_kld` gives the same bits per weight twice"),
+        ({"gates": "{max_mean_kld: {8: 1, 8: 2}}"}, "7:34: `8` is given twice, first in line 7"),
+        ({"gates": "{max_mean_kld: {}}"}, "7:27: `max_mean_kld` must be a number, or a mapping of bits per weight to numbers, not a mapping"),
+        ({"gates": "{max_mean_kld: [1]}"}, "7:27: `max_mean_kld` must be a number, or a mapping of bits per weight to numbers, not a list"),
+        ({"gates": "{max_mean_kld: true}"}, "7:27: `max_mean_kld` must be a number, or a mapping of bits per weight to numbers, not `true`"),
+        ({"gates": "{max_logits_nmse: {8: 1}}"}, "7:30: `max_logits_nmse` must be a number, not a mapping"),
+        ({"gates": "{8: 1}"}, '7:13: a key must be a string; quote it: "8"'),
         ({"gates": "{min_top: 1}"}, "7:13: unknown key `min_top`; did you mean `min_same_top`?"),
         ({"gates": "5"}, "7:12: `gates` must be a mapping, not `5`"),
         ({"organization": "a/b"}, "5:19: `organization` must be a user or an organization of the Hub, not `a/b`"),

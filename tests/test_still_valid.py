@@ -11,7 +11,7 @@ from test_source import model
 
 from pipeline import job, recipe, release, run
 from pipeline.errors import BadInputError
-from pipeline.matrix import Gates
+from pipeline.matrix import Gates, Limit
 from pipeline.matrix.model import GitSource
 from pipeline.records import save
 from pipeline.result import Withdrawal
@@ -75,7 +75,7 @@ def test_another_limit_of_shards_counts_for_files_that_it_splits():
 
 
 def test_gates_judge_anew():
-    of = steps(gates=Gates(max_mean_kld=0.1))
+    of = steps(gates=Gates(max_mean_kld=Limit.of(0.1)))
     judged = release.still_valid(of, last(steps()))
     assert {quant: found.withheld for quant, found in judged.items()} == {"Q8_0": False, "Q4_K_M": False, "Q2_K": True}
     # And loosened again: nothing of the old verdict stays.

@@ -45,7 +45,8 @@ _FORMS: Final[dict[str | int, type[Form]]] = {
     "<hub text>": HubTextForm,
     "<path text>": PathTextForm,
 }
-_TAGS: Final = {"[key]", "<embedded>"} | {tag for tag in _FORMS if str(tag).startswith("<")}
+_TAGS: Final = {"[key]", "<embedded>", "<number>", "<by bits>"} | {tag for tag in _FORMS if str(tag).startswith("<")}
+_LIMITS: Final = [gate for gate in GatesForm.model_fields if gate != "max_logits_nmse"]
 _TEXT: Final = "`embedded`, a mapping with `hub`, `file`, `revision` and `sha256`, or a mapping with `path`"
 _WANTED: Final[dict[str | int, str]] = {
     "llama_cpp": "a mapping with `sdist`, `git` or `path`",
@@ -54,6 +55,7 @@ _WANTED: Final[dict[str | int, str]] = {
     "models": "a list of models",
     "quants": "a list of quant types",
     "tensors": "a mapping of regular expressions to types",
+    **dict.fromkeys(_LIMITS, "a number, or a mapping of bits per weight to numbers"),
     "calibration": _TEXT,
     "evaluation": _TEXT,
 }
@@ -132,6 +134,8 @@ def _subject(loc: Loc) -> str:
             return f"the recipe `{shown(name)}`"
         case (*_, "tensors", str()):
             return "`tensors`"
+        case (*_, "gates", str(gate), str(bits)):
+            return f"`{shown(bits)}` in `{gate}`"
         case (*_, str(key), int()):
             return f"an entry of `{key}`"
     return f"`{loc[-1]}`"
@@ -153,7 +157,10 @@ def _predicate(error: ErrorDetails, loc: Loc, document: Document) -> str:
         wanted = _WANTED.get(loc[-1]) or " or ".join(f"`{choice}`" for choice in choices)
         hint = meant(str(value), choices)
     else:
-        wanted = _WANTED.get(loc[-1] if loc else "") or _WANTED_TYPE.get(kind, "a mapping")
+        key = loc[-1] if loc else ""
+        # A limit that is no mapping was meant to be a number.
+        by_type = _WANTED_TYPE.get(kind)
+        wanted = (by_type if key in _LIMITS else None) or _WANTED.get(key) or by_type or "a mapping"
     written = document.spot(loc).text
     if wanted == "a string" and isinstance(value, bool | int | float):
         read_as = "truth value" if isinstance(value, bool) else "number"

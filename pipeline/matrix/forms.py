@@ -14,7 +14,9 @@ from pydantic import (
 )
 
 from pipeline import recipe
+from pipeline.matrix.model import Gates, Limit
 from pipeline.matrix.spelling import (
+    Bits,
     Commit,
     Count,
     EmbeddingType,
@@ -35,6 +37,7 @@ from pipeline.matrix.spelling import (
     ShortCommit,
     TensorRegex,
     TensorType,
+    spelled,
 )
 from pipeline.result import Recipe
 
@@ -104,15 +107,65 @@ TextForm = Annotated[
 ]
 
 
-class GatesForm(Form):
-    """What a quant must reach to be published; without a gate everything passes."""
+Divergence = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 
-    max_mean_kld: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="Largest mean KL divergence from the reference, in nats per token"
+
+def _limit_kind(value: Any) -> str | None:
+    if isinstance(value, dict) and value:
+        return "<by bits>"
+    return "<number>" if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+
+
+def _once_each(limits: dict[str, float]) -> dict[str, float]:
+    if len({float(bits) for bits in limits}) < len(limits):
+        raise ValueError("gives the same bits per weight twice")
+    return limits
+
+
+DivergenceLimit = Annotated[
+    Annotated[Divergence, Tag("<number>")]
+    | Annotated[dict[Bits, Divergence], AfterValidator(_once_each), Tag("<by bits>")],
+    Discriminator(_limit_kind),
+]
+PercentLimit = Annotated[
+    Annotated[Percent, Tag("<number>")] | Annotated[dict[Bits, Percent], AfterValidator(_once_each), Tag("<by bits>")],
+    Discriminator(_limit_kind),
+]
+_GATES = Gates()
+
+
+class GatesForm(Form):
+    """What a quant must reach to be published: a number for all, or {bits per weight: from there on}; null for none."""
+
+    max_mean_kld: DivergenceLimit | None = Field(
+        default=spelled(_GATES.max_mean_kld),
+        description="Largest mean KL divergence from the reference, nats per token",
     )
-    min_same_top: Annotated[float, Field(ge=0, le=100)] | None = Field(
-        default=None, description="Least share of tokens with the same most likely next token, in percent"
+    max_p999_kld: DivergenceLimit | None = Field(
+        default=spelled(_GATES.max_p999_kld), description="Largest 99.9 % KL divergence, in nats per token"
     )
+    min_same_top: PercentLimit | None = Field(
+        default=spelled(_GATES.min_same_top),
+        description="Least share of tokens with the same most likely next token, in percent",
+    )
+    max_ppl_ratio: DivergenceLimit | None = Field(
+        default=spelled(_GATES.max_ppl_ratio), description="Largest ratio of the perplexity to the reference's"
+    )
+    max_logits_nmse: Divergence | None = Field(
+        default=_GATES.max_logits_nmse,
+        description="Largest squared error of the converted model's logits, as a share of their squares",
+    )
+
+    def gates(self) -> Gates:
+        by_bits = {name: _limit(getattr(self, name)) for name in type(self).model_fields if name != "max_logits_nmse"}
+        return Gates(**by_bits, max_logits_nmse=self.max_logits_nmse)
+
+
+def _limit(given: float | dict[str, float] | None) -> Limit | None:
+    if given is None:
+        return None
+    return Limit.of({float(bits): limit for bits, limit in given.items()} if isinstance(given, dict) else given)
 
 
 class Settings(Form):

@@ -1,7 +1,7 @@
 """YAML with positions: plain values, and where in the file each of them stands.
 
-A deliberate subset of YAML 1.2 (core schema): one document, no anchors, no tags, string keys. Built on the
-parser's events rather than its objects, since those have lost where a scalar stood and how it was written.
+A deliberate subset of YAML 1.2 (core schema): one document, no anchors, no tags, string keys (numbers, too, in gates).
+Built on the parser's events rather than its objects, since those have lost where a scalar stood and how it was written.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ Loc = tuple[str | int, ...]
 
 MAX_BYTES: Final = 1 << 18  # thousands of models; the parser takes seconds for it
 MAX_DEPTH: Final = 32
+NUMBERED: Final = ("gates",)
+"""Below these keys are mappings whose own keys may be numbers; as everywhere, they are kept as they are written."""
 MOST_PROBLEMS: Final = 100
 """More are not said: who reads of so many mends these first, and no log is flooded."""
 
@@ -201,7 +203,7 @@ class _Reader:
     def _mapping(self, loc: Loc) -> dict[str, Any]:
         items: dict[str, Any] = {}
         while not isinstance(event := next(self.events), MappingEndEvent):
-            key = self._key(event)
+            key = self._key(event, loc)
             spot = _spot(event)
             at = (*loc, key)
             if key in items:
@@ -218,10 +220,12 @@ class _Reader:
                 self.into.values[at] = spot
         return items
 
-    def _key(self, event: Event) -> str:
+    def _key(self, event: Event, loc: Loc) -> str:
         if not isinstance(event, ScalarEvent) or event.anchor or event.tag:
             raise _stop(event, "a key must be plain text")
-        if not isinstance(_scalar(event), str):
+        value = _scalar(event)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not isinstance(value, str) and not (number and loc[-2:-1] == NUMBERED):
             raise _stop(event, f'a key must be a string; quote it: "{shown(event.value)}"')
         return str(event.value)
 

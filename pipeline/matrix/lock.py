@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from pipeline.matrix.model import EmbeddedText, GitSource, HubText, PathSource, PathText, Sdist
+from pipeline.matrix.model import EmbeddedText, GitSource, HubText, Limit, PathSource, PathText, Sdist
+from pipeline.matrix.spelling import spelled
 from pipeline.recipe import QUANT_TYPES
 
 if TYPE_CHECKING:
-    from pipeline.matrix.model import Matrix, Model, Text, Toolchain
+    from pipeline.matrix.model import Gates, Matrix, Model, Text, Toolchain
     from pipeline.result import Recipe
 
 
@@ -56,8 +57,13 @@ def _settings(model: Model) -> dict[str, Any]:
         "card": model.card,
         "private": model.private,
         "max_shard_size": f"{model.max_shard_size // 10**6}M",
-        "gates": asdict(model.gates),
+        "gates": _gates(model.gates),
     }
+
+
+def _gates(gates: Gates) -> dict[str, Any]:
+    given = {field.name: getattr(gates, field.name) for field in fields(gates)}
+    return {name: spelled(limit) if isinstance(limit, Limit) else limit for name, limit in given.items()}
 
 
 def _commonest(values: list[Any]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,11 +58,47 @@ Text = EmbeddedText | HubText | PathText
 
 
 @dataclass(frozen=True)
-class Gates:
-    """What a quant must reach to be published: nats per token and percent; None for no limit."""
+class Limit:
+    """A limit that depends on how many bits a weight has; see `pipeline.check.quality.bits_of`."""
 
-    max_mean_kld: float | None = None
-    min_same_top: float | None = None
+    steps: tuple[tuple[float, float], ...]
+    """(bits per weight, limit from there on), most bits first."""
+
+    @classmethod
+    def of(cls, limits: Mapping[float, float] | float) -> Self:
+        """Make one by bits, or one number for all."""
+        return cls(tuple(sorted(limits.items(), reverse=True)) if isinstance(limits, Mapping) else ((0.0, limits),))
+
+    def at(self, bits: float) -> float | None:
+        """Return the limit for so many bits per weight; None below the lowest step, where nothing is asked."""
+        return next((limit for least, limit in self.steps if bits >= least), None)
+
+
+MEAN_KLD: Final = Limit.of({16: 0.02, 8: 0.03, 6: 0.08, 5.5: 0.25, 4: 0.8, 3: 1.8, 2.5: 3.2, 1: 7.5})
+P999_KLD: Final = Limit.of({16: 0.5, 8: 1.0, 6: 2.0, 5.5: 5.0, 4: 14.0, 3: 16.0, 2.5: 21.0})
+SAME_TOP: Final = Limit.of({16: 90.0, 8: 80.0, 6: 70.0, 5.5: 50.0, 4: 24.0, 3: 10.0, 2.5: 5.0})
+PPL_RATIO: Final = Limit.of({16: 1.02, 8: 1.05, 6: 1.1, 5.5: 1.3, 4: 2.0, 3: 4.0, 2.5: 15.0, 1: 500.0})
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a quant must reach to be published; None for no limit.
+
+    The defaults hold for a model of 135M parameters and for one of 70B. Each is three times or more of what healthy
+    files of SmolLM2-135M read, or those of Llama-3-8B in llama.cpp's tools/perplexity/README.md, and well below what a
+    file reads whose predictions have nothing to do with the model's: a mean KLD of 11 to 14. Below 2.5 bits a healthy
+    file's worst tokens are as bad as such a file's, and a flat model's favourites change by chance.
+    """
+
+    max_mean_kld: Limit | None = MEAN_KLD
+    """Nats per token."""
+    max_p999_kld: Limit | None = P999_KLD
+    """Nats per token."""
+    min_same_top: Limit | None = SAME_TOP
+    """Percent."""
+    max_ppl_ratio: Limit | None = PPL_RATIO
+    max_logits_nmse: float | None = 0.01
+    """Of the reference's logits against those of `transformers`: the squared error over the squared logits."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ from pipeline.matrix.located import HIDDEN, numbered, shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pipeline.matrix.model import Limit
+
 MAX_FILE: Final = 50 * 10**9
 """Bytes; what huggingface_hub uploads without Xet, and the Hub's own advice."""
 
@@ -31,6 +33,7 @@ _GIT_URL: Final = r"(?:https://|ssh://|file:///|git@)[!-~]+"
 _HUB_NAME: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID: Final = rf"(?!.*(?:--|\.\.)){_HUB_NAME}/{_HUB_NAME}"
 _SHARD_SIZE: Final = r"[1-9][0-9]{0,5}[MG]"
+_BITS: Final = r"[0-9]{1,2}(?:\.[0-9]{1,4})?"
 _RECIPE_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 # What std::regex takes for itself: an escaped character, a class in brackets, a number of times. libstdc++ writes out
 # what is repeated, and takes 100,000 states.
@@ -145,6 +148,17 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _bits(text: str) -> str:
+    if not re.fullmatch(_BITS, text) or float(text) > 32:
+        raise ValueError(f"must be a number of bits per weight, from 0 to 32{foreign(text)}")
+    return text
+
+
+def spelled(limit: Limit | None) -> dict[str, float] | None:
+    """A limit by bits per weight as the file has it."""
+    return {f"{bits:g}": value for bits, value in limit.steps} if limit else None
+
+
 def _there(kind: Literal["file", "directory"]) -> Callable[[str, ValidationInfo], str]:
     """Relative paths start at the matrix's folder, which comes as the context of a validation."""
 
@@ -236,6 +250,7 @@ SdistPin = Annotated[str, AfterValidator(_written(_SDIST, "`name==version`")), _
 GitUrl = Annotated[str, AfterValidator(_written(_GIT_URL, "the address of a git repository")), _like(_GIT_URL)]
 HubId = Annotated[str, AfterValidator(_hub_id), _like(_HUB_ID)]
 HubName = Annotated[str, AfterValidator(_written(_HUB_NAME, "a user or an organization of the Hub")), _like(_HUB_NAME)]
+Bits = Annotated[str, AfterValidator(_bits), _like(_BITS)]
 HubFile = Annotated[str, AfterValidator(_hub_file)]
 FileName = Annotated[str, AfterValidator(_file_name), _like(r"[^/\\]*\{quant\}[^/\\]*\.gguf")]
 FilePath = Annotated[str, AfterValidator(_there("file"))]

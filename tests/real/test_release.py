@@ -12,7 +12,7 @@ from machine import empty_store
 from pipeline import republish, run
 from pipeline.convert import REFERENCE
 from pipeline.errors import BadInputError
-from pipeline.matrix import Gates
+from pipeline.matrix import Gates, Limit
 from pipeline.result import Recipe, Release
 from pipeline.toolchain import tools
 
@@ -97,7 +97,7 @@ def test_a_run_of_one_quant_never_takes_others_from_the_release(make, matrix_fil
 
 
 def test_a_quant_that_fails_its_gate_is_withheld(make, matrix_file):
-    made = make(matrix_file("llama", "Q8_0, Q2_K"), gates=Gates(max_mean_kld=0.02))
+    made = make(matrix_file("llama", "Q8_0, Q2_K"), gates=Gates(max_mean_kld=Limit.of(0.02)))
     assert [r.withheld for r in made.results] == [False, True]
     assert not (made.directory / "llama-Q2_K.gguf").exists()
     assert "withheld" in (made.directory / "README.md").read_text()
@@ -106,7 +106,7 @@ def test_a_quant_that_fails_its_gate_is_withheld(make, matrix_file):
 
 
 def test_nothing_that_passes_is_no_release(make, matrix_file):
-    made = make(matrix_file("llama", "Q2_K"), gates=Gates(max_mean_kld=0.0))
+    made = make(matrix_file("llama", "Q2_K"), gates=Gates(max_mean_kld=Limit.of(0.0)))
     assert made.results[0].withheld
     assert not made.directory.exists()
 
