@@ -53,17 +53,14 @@ BUFFER = re.compile(r"(\.rotary_emb\.inv_freq|\.masked_bias|\.attention\.bias|\.
 EXPERT = re.compile(r"\.experts\.(\d+)\.")
 NORM = re.compile(r"norm\.weight$")
 
-# Source tensors that become several tensors of the GGUF, which the package's table of names does not know.
+# Source tensors that the package's table of names does not know, and what becomes of them.
 SPLIT = {
     r"(mlp|block_sparse_moe)\.(experts\.gate_up_proj|input_linear)": ("ffn_gate_exps", "ffn_up_exps"),
     r"shared_mlp\.input_linear": ("ffn_gate_shexp", "ffn_up_shexp", "ffn_gate", "ffn_up"),
     r"attention\.wqkv": ("attn_q", "attn_k", "attn_v"),
+    r"(mlp|block_sparse_moe)\.experts\.down_proj": ("ffn_down_exps",),
+    r"shared_mlp\.output_linear": ("ffn_down_shexp", "ffn_down"),
     r"self_attn\.kv_b_proj": ("attn_kv_b", "attn_k_b", "attn_v_b"),
-}
-ALIASES = {
-    r"(mlp|block_sparse_moe)\.experts\.down_proj": "ffn_down_exps",
-    r"shared_mlp\.output_linear": "ffn_down_shexp",
-    r"self_attn\.sinks": "attn_sinks",
 }
 
 
@@ -122,14 +119,13 @@ def targets(name: str, find: Callable[[str], str | None]) -> list[str] | None:
     clean = re.sub(r"\.dt_bias$", ".dt_proj.bias", clean)
     clean = re.sub(r"layernorm\.norms\.\d+\.", "layernorm.", clean)
     clean = EXPERT.sub(".experts.", clean)
-    for prefix in ("", "model.", "transformer."):
-        if found := find(prefix + clean) or find(clean.removeprefix("model.")):
-            return [found]
+    spellings = (clean, f"model.{clean}", clean.removeprefix("transformer."))
+    found = next((name for name in map(find, spellings) if name), None)
     block = re.search(r"\.(\d+)\.", clean)
     suffix = ".bias" if clean.endswith("bias") else ".weight"
-    split = [part for pattern, parts in SPLIT.items() if re.search(pattern, clean) for part in parts]
-    split += [part for pattern, part in ALIASES.items() if re.search(pattern, clean)]
-    return [f"blk.{block[1]}.{part}{suffix}" for part in split] if block else []
+    parts = [part for pattern, names in SPLIT.items() if block and re.search(pattern, clean) for part in names]
+    whole = [found, f"{found}.weight"] if found else []  # some parameters of the source are named without an ending
+    return list(dict.fromkeys([*whole, *(f"blk.{block[1]}.{part}{suffix}" for part in parts if block)]))
 
 
 def name_finder(architecture: str, blocks: int) -> Callable[[str], str | None] | None:

@@ -98,7 +98,9 @@ def _match(reference: GGUFFile, weights: dict[str, Weight], find: Any) -> _Match
         if wanted is None:
             continue
         there = [target for target in wanted if target in reference.tensors]
-        if weight.array is None or not weight.shape or re.search(r"(_scale(_inv|_2)?|\.scales|_zero_point)$", name):
+        if not weight.shape:
+            continue
+        if weight.array is None or re.search(r"(_scale(_inv|_2)?|\.scales|_zero_point)$", name):
             matched.quantized.append(name)
             continue
         if not there:
