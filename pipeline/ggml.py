@@ -90,7 +90,5 @@ class Quantizer:
         if importance is not None:
             importance = np.ascontiguousarray(importance, np.float32)
             matrix = importance.ctypes.data
-        self._ggml.ggml_quantize_chunk(
-            NUMBERS[type_], values.ctypes.data, out.ctypes.data, 0, rows, length, matrix
-        )
+        self._ggml.ggml_quantize_chunk(NUMBERS[type_], values.ctypes.data, out.ctypes.data, 0, rows, length, matrix)
         return out

@@ -59,7 +59,8 @@ def open_source(source: Path) -> dict[str, Weight]:
 
 def _view(data: NDArray[Any], kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     # A plain array costs a tenth of what a memmap costs to slice.
-    return np.asarray(data).view(kind).reshape(shape)
+    array: NDArray[Any] = np.asarray(data).view(kind).reshape(shape)
+    return array
 
 
 def read_json(path: Path) -> dict[str, Any]:

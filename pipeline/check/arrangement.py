@@ -174,9 +174,7 @@ def interleave(array: NDArray[Any], heads: int) -> NDArray[Any]:
     return array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:]).swapaxes(1, 2)
 
 
-def _parted(
-    tensor: Tensor, arrays: list[NDArray[Any]], rules: Rules
-) -> Iterable[tuple[str, list[NDArray[Any]]]]:
+def _parted(tensor: Tensor, arrays: list[NDArray[Any]], rules: Rules) -> Iterable[tuple[str, list[NDArray[Any]]]]:
     """Parts of a tensor that the source keeps in one: gate and up, latent keys and values, Q, K and V."""
     array = arrays[0]
     if len(arrays) > 1 or array.ndim == 0:

@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.check.arrangement import Layout, Rules, layouts, name_finder, targets
+from pipeline.check.pieces import (
+    count_differences,
+    expected_at,
+    first_difference,
+    layout_counts,
+    pieces,
+    same,
+    value_at,
+    value_counts,
+)
 from pipeline.check.verdict import failed, passed, skipped, warned
 from pipeline.errors import BadInputError
-from pipeline.weights import ARRAYS, cast, from_f32, not_finite, open_source, read_json, to_f32
+from pipeline.weights import ARRAYS, not_finite, open_source, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +38,6 @@ CHECK = "conversion"
 AGAIN = "Convert the source again, with the llama.cpp that matrix.yml pins."
 OTHER_REVISION = "Convert again from the revision that matrix.yml names: this reference is made from other weights."
 BROKEN_SOURCE = "The source is broken. Take another revision of it."
-# Values compared at a time: two pieces of it stay within a processor's cache.
-PIECE = 1 << 20
 # The converter leaves these alone in every architecture, apart from Gemma's norms.
 PLAIN = re.compile(r"^(token_embd|output)\.weight$|norm\.weight$")
 # Names that are shown of a list, and tensors for whose values the rest of the source is searched.
@@ -113,18 +121,16 @@ def _match(reference: GGUFFile, weights: dict[str, Weight], find: Any) -> _Match
     return matched
 
 
-def _compare(
-    reference: GGUFFile, data: NDArray[np.uint8], tensor: Tensor, parts: list[Weight], rules: Rules
-) -> _Found:
+def _compare(reference: GGUFFile, data: NDArray[np.uint8], tensor: Tensor, parts: list[Weight], rules: Rules) -> _Found:
     held = _held(reference, data, tensor)
     found = _Found(tensor.name)
     for layout in layouts(tensor, parts, rules):
-        if _first_difference(layout, held, tensor.type) is None:
+        if first_difference(layout, held, tensor.type) is None:
             found.layout = layout.name
             break
     for part in parts:
         if part.array is not None:
-            for piece in _pieces(part.array):
+            for piece in pieces(part.array):
                 nans, infs = not_finite(piece, part.dtype)
                 found.nans += nans
                 found.infs += infs
@@ -134,56 +140,6 @@ def _compare(
 def _held(reference: GGUFFile, data: NDArray[np.uint8], tensor: Tensor) -> NDArray[Any]:
     begin = reference.data_begin + tensor.offset
     return np.asarray(data[begin : begin + tensor.size]).view(ARRAYS[tensor.type])
-
-
-def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield an array's values in C order, `PIECE` or a few more at a time, flat."""
-    if array.ndim <= 1 or array.size <= PIECE:
-        yield np.ascontiguousarray(array).reshape(-1)
-    elif array[0].size > PIECE:
-        for part in array:
-            yield from _pieces(part)
-    else:
-        step = max(1, PIECE // max(array[0].size, 1))
-        for first in range(0, array.shape[0], step):
-            yield np.ascontiguousarray(array[first : first + step]).reshape(-1)
-
-
-def _expected(layout: Layout, dtype: str) -> Iterator[NDArray[Any]]:
-    """Yield what a tensor of type `dtype` holds in a layout, piece by piece."""
-    for array in layout.pieces:
-        for piece in _pieces(array):
-            if not layout.change:
-                yield cast(piece, layout.dtype, dtype)
-            elif layout.change == "minus exp":
-                yield from_f32(-np.exp(to_f32(piece, layout.dtype)), dtype)
-            elif layout.dtype == "F16":  # the converter adds in the source's type, and knows no bf16
-                yield cast(piece + np.float16(1), "F16", dtype)
-            else:
-                yield from_f32(to_f32(piece, layout.dtype) + np.float32(1), dtype)
-    for first in range(0, layout.zeros, PIECE):
-        yield np.zeros(min(PIECE, layout.zeros - first), ARRAYS[dtype])
-
-
-def _first_difference(layout: Layout, held: NDArray[Any], dtype: str) -> int | None:
-    """Return the position of the first piece that differs, None where none does."""
-    begin = 0
-    for expected in _expected(layout, dtype):
-        there = held[begin : begin + expected.size]
-        # Of the same bits, so that NaN equals itself; the exponential of another library may differ in its last bits.
-        same = (
-            np.allclose(expected, there, rtol=1e-5, atol=0)
-            if layout.change == "minus exp"
-            else np.array_equal(_bits(expected), _bits(there))
-        )
-        if not same:
-            return begin
-        begin += expected.size
-    return None
-
-
-def _bits(array: NDArray[Any]) -> NDArray[Any]:
-    return array.view(np.uint16 if array.itemsize == 2 else np.uint32)
 
 
 def _explain(found: _Found, reference: GGUFFile, data: NDArray[np.uint8], matched: _Matched, rules: Rules) -> None:
@@ -197,26 +153,28 @@ def _explain(found: _Found, reference: GGUFFile, data: NDArray[np.uint8], matche
         found.fault = f"has the shape {tensor.shape[::-1]}, and the source's is {shapes}"
         return
     for fault, layout in _mistakes(tensor, parts, rules, stored):
-        if layout.size == held.size and _first_difference(layout, held, tensor.type) is None:
+        if layout.size == held.size and first_difference(layout, held, tensor.type) is None:
             found.fault = fault
             return
     for other, its_parts in matched.parts.items():
         if other == found.tensor or reference.tensors[other].shape != tensor.shape:
             continue
         alike = layouts(reference.tensors[other], its_parts, rules)
-        if any(_first_difference(layout, held, tensor.type) is None for layout in alike):
+        if any(first_difference(layout, held, tensor.type) is None for layout in alike):
             found.fault = f"holds the weights of {other}"
             return
-    different, first = _count_differences(stored, held, tensor.type)
+    different, first = count_differences(stored, held, tensor.type)
     if different * 2 > held.size:
-        if _counts(stored, tensor.type) == _value_counts([held]):
+        if layout_counts(stored, tensor.type) == value_counts([held]):
             found.fault = "holds the source's values in another order"
             return
         found.foreign = True
         found.fault = "holds wholly other values than the source"
         return
     row, column = divmod(first, tensor.shape[0])
-    values = f"{_at(held, first, tensor.type):.6g}, and {_expected_at(stored, first, tensor.type):.6g} in the source"
+    values = (
+        f"{value_at(held, first, tensor.type):.6g}, and {expected_at(stored, first, tensor.type):.6g} in the source"
+    )
     found.fault = f"differs in {different} of {held.size} values, first in row {row}, column {column}: {values}"
 
 
@@ -243,44 +201,6 @@ def _mistakes(tensor: Tensor, parts: list[Weight], rules: Rules, stored: Layout)
         yield "holds its experts in reverse", Layout("", arrays[::-1], stored.dtype)
 
 
-def _count_differences(layout: Layout, held: NDArray[Any], dtype: str) -> tuple[int, int]:
-    """Return how many values differ and where the first of them is."""
-    begin, count, first = 0, 0, -1
-    for expected in _expected(layout, dtype):
-        wrong = np.flatnonzero(_bits(expected) != _bits(held[begin : begin + expected.size]))
-        count += wrong.size
-        if first < 0 and wrong.size:
-            first = begin + int(wrong[0])
-        begin += expected.size
-    return count, max(first, 0)
-
-
-def _counts(layout: Layout, dtype: str) -> bytes:
-    return _value_counts(list(_expected(layout, dtype)))
-
-
-def _value_counts(arrays: list[NDArray[Any]]) -> bytes:
-    """Return how often each pattern of upper 16 bits occurs: the same for the same values in any order."""
-    counts = np.zeros(1 << 16, np.int64)
-    for array in arrays:
-        for piece in _pieces(array):
-            bits = _bits(piece)
-            counts += np.bincount(bits if bits.itemsize == 2 else bits >> 16, minlength=1 << 16)
-    return counts.tobytes()
-
-
-def _at(held: NDArray[Any], position: int, dtype: str) -> float:
-    return float(to_f32(held[position : position + 1], dtype)[0])
-
-
-def _expected_at(layout: Layout, position: int, dtype: str) -> float:
-    for expected in _expected(layout, dtype):
-        if position < expected.size:
-            return _at(expected, position, dtype)
-        position -= expected.size
-    raise IndexError(position)
-
-
 def _dropped(matched: _Matched, weights: dict[str, Weight], config: dict[str, Any], rules: Rules) -> list[str]:
     """Return the source's weights that should be in the reference and are not."""
     nested = config.get("text_config")
@@ -293,20 +213,13 @@ def _dropped(matched: _Matched, weights: dict[str, Weight], config: dict[str, An
             continue  # layers that predict further tokens, which the converter leaves out
         if name.endswith("lm_head.weight"):
             embedding = matched.parts.get("token_embd.weight")
-            same = embedding is not None and _same(weights[name], embedding[0])
-            if same or settings.get("tie_word_embeddings", config.get("tie_word_embeddings")) is True:
+            tied = embedding is not None and same(weights[name], embedding[0])
+            if tied or settings.get("tie_word_embeddings", config.get("tie_word_embeddings")) is True:
                 continue
         elif not rules.known:
             continue
         gone.append(name)
     return gone
-
-
-def _same(first: Weight, second: Weight) -> bool:
-    if first.array is None or second.array is None or (first.dtype, first.shape) != (second.dtype, second.shape):
-        return False
-    pairs = zip(_pieces(first.array), _pieces(second.array), strict=True)
-    return all(np.array_equal(ours, theirs) for ours, theirs in pairs)
 
 
 def _judge(

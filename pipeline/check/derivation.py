@@ -140,22 +140,24 @@ def read_importance(imatrix: Path) -> Importance:
     if magic != gguf_file.MAGIC:
         return _read_old(imatrix.read_bytes())
     file_ = gguf_file.read(imatrix)
-    data, importance = map_file(file_), {}
+    data = map_file(file_)
+    importance: Importance = {}
     for name, tensor in file_.tensors.items():
         base = name.removesuffix(".in_sum2")
         if base == name:
             continue
         sums = blocks(file_, data, tensor).reshape(-1).view(np.float32)
         counts = blocks(file_, data, file_.tensors[f"{base}.counts"]).reshape(-1).view(np.float32)
-        with np.errstate(all="ignore"):
-            weights = sums.reshape(counts.size, -1) / counts[:, None]
-        importance[base] = np.where(counts[:, None] > 0, weights, np.float32(1)).astype(np.float32).reshape(-1)
+        used = counts[:, None] > 0
+        weights = sums.reshape(counts.size, -1) / np.where(used, counts[:, None], np.float32(1))
+        importance[base] = np.asarray(np.where(used, weights, 1), np.float32).reshape(-1)
     return importance
 
 
 def _read_old(data: bytes) -> Importance:
     """Read the format of `imatrix.dat`: a count, then for each tensor its name, calls, and values."""
-    (count,), position, importance = struct.unpack_from("<i", data), 4, {}
+    (count,), position = struct.unpack_from("<i", data), 4
+    importance: Importance = {}
     for _ in range(count):
         (length,) = struct.unpack_from("<i", data, position)
         if not 0 < length <= 256:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from pipeline.check.arrangement import KNOWN
-from pipeline.check.huggingface import quiet
+from pipeline.check.huggingface import quiet, reasonable
 from pipeline.check.verdict import failed, passed, skipped, warned
 from pipeline.errors import BadInputError
 from pipeline.ggml import blocks, dequantize, map_file
@@ -118,8 +118,8 @@ def compare(reference: GGUFFile, source: Path) -> list[Verdict]:
     given = {**raw, **nested} if isinstance(nested, dict) else raw
     config = _Config(given, _defaults(source, raw))
     compared: list[str] = []
-    wrong = [*_numbers(reference, config, compared), *_rope(reference, config, compared)]
-    wrong += [*_vocabulary(reference, config, compared)]
+    wrong = [*_numbers(reference, config, compared), *_bases(reference, config, compared)]
+    wrong += [*_scaling(reference, config, compared), *_vocabulary(reference, config, compared)]
     if wrong:
         seen = "; ".join(mismatch.seen for mismatch in wrong[:SHOWN])
         seen += f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
@@ -133,7 +133,7 @@ def compare(reference: GGUFFile, source: Path) -> list[Verdict]:
 
 def _defaults(source: Path, raw: dict[str, Any]) -> dict[str, Any]:
     """Return every setting of the class that transformers has for this model, empty where it has none."""
-    if not isinstance(raw.get("model_type"), str):
+    if not isinstance(raw.get("model_type"), str) or not reasonable(raw):
         return {}
     try:
         from transformers import AutoConfig
@@ -168,37 +168,43 @@ def _numbers(reference: GGUFFile, config: _Config, compared: list[str]) -> Itera
             yield _mismatch(key, number.name, held, wanted, spelling)
 
 
-def _rope(reference: GGUFFile, config: _Config, compared: list[str]) -> Iterator[_Mismatch]:
+def _bases(reference: GGUFFile, config: _Config, compared: list[str]) -> Iterator[_Mismatch]:
+    """The rope's base, and that of layers with a sliding window where it is another."""
     prefix = f"{reference.architecture}.rope"
-    wanted = config.rope()
-    for key, rope in ((f"{prefix}.freq_base", wanted), (f"{prefix}.freq_base_swa", config.rope("sliding_attention"))):
-        held, base = reference.metadata.get(key), rope.get("rope_theta")
-        local = config.given.get("rope_local_base_freq")
-        if key.endswith("swa") and _is_number(local):
-            base = local
-        if _is_number(held) and _is_number(base):
-            compared.append(key)
-            if not math.isclose(held, base, rel_tol=CLOSE):
-                yield _mismatch(key, "rope base", held, base, "rope_theta")
-        elif held is None and _is_number(base) and key.endswith("base") and f"{prefix}.dimension_count" in reference.metadata:
-            compared.append(key)
+    key = f"{prefix}.freq_base"
+    held, base = reference.metadata.get(key), config.rope().get("rope_theta")
+    if _is_number(base) and (_is_number(held) or f"{prefix}.dimension_count" in reference.metadata):
+        compared.append(key)
+        if not _is_number(held):
             if base != 10000:
-                yield _Mismatch(key, f"the rope base is missing, so that llama.cpp takes 10000, and config.json says {base:g}")
-    kind = wanted.get("rope_type")
-    scaling = f"{prefix}.scaling"
-    held_kind = reference.metadata.get(f"{scaling}.type", "none")
+                seen = f"the rope base is missing, so that llama.cpp takes 10000, and config.json says {base:g}"
+                yield _Mismatch(key, f"{seen}: rope_theta")
+        elif not math.isclose(held, base, rel_tol=CLOSE):
+            yield _mismatch(key, "rope base", held, base, "rope_theta")
+    key = f"{prefix}.freq_base_swa"
+    held, base = reference.metadata.get(key), config.given.get("rope_local_base_freq")
+    base = base if _is_number(base) else config.rope("sliding_attention").get("rope_theta")
+    if _is_number(held) and _is_number(base):
+        compared.append(key)
+        if not math.isclose(held, base, rel_tol=CLOSE):
+            yield _mismatch(key, "rope base of layers with a sliding window", held, base, "rope_theta")
+
+
+def _scaling(reference: GGUFFile, config: _Config, compared: list[str]) -> Iterator[_Mismatch]:
+    """Type, factor and original context of the rope's scaling."""
+    prefix = f"{reference.architecture}.rope.scaling"
+    wanted = config.rope()
+    kind, held_kind = wanted.get("rope_type"), reference.metadata.get(f"{prefix}.type", "none")
     if kind in ("default", "linear", "yarn") and isinstance(held_kind, str):
         expected = "none" if kind == "default" else kind
-        compared.append(f"{scaling}.type")
+        compared.append(f"{prefix}.type")
         if held_kind != expected:
-            yield _Mismatch(scaling, f"the rope scaling is {held_kind[:40]!r}, and config.json says {kind!r}: rope_type")
+            seen = f"the rope scaling is {held_kind[:40]!r}, and config.json says {kind!r}: rope_type"
+            yield _Mismatch(f"{prefix}.type", seen)
+    original = "original_max_position_embeddings"
     for key, name, spelling in (
-        (f"{scaling}.factor", "factor of the rope scaling", "factor"),
-        (
-            f"{scaling}.original_context_length",
-            "context length before rope scaling",
-            "original_max_position_embeddings",
-        ),
+        (f"{prefix}.factor", "factor of the rope scaling", "factor"),
+        (f"{prefix}.original_context_length", "context length before rope scaling", original),
     ):
         held, number = reference.metadata.get(key), wanted.get(spelling)
         if _is_number(held) and _is_number(number):
@@ -229,8 +235,9 @@ def _frequencies(reference: GGUFFile, rope: dict[str, Any]) -> Iterator[_Mismatc
     expected = 1 / ((1 - blend) / factor + blend)
     if not np.allclose(held, expected, rtol=1e-3):
         worst = int(np.abs(held - expected).argmax())
-        seen = f"rope_freqs.weight holds {held[worst]:.5g} for frequency {worst}, and config.json gives {expected[worst]:.5g}"
-        yield _Mismatch("rope_freqs.weight", f"{seen}: rope_type 'llama3'")
+        seen = f"rope_freqs.weight holds {held[worst]:.5g} for frequency {worst}"
+        seen += f", and config.json gives {expected[worst]:.5g}: rope_type 'llama3'"
+        yield _Mismatch("rope_freqs.weight", seen)
 
 
 def _vocabulary(reference: GGUFFile, config: _Config, compared: list[str]) -> Iterator[_Mismatch]:
@@ -251,5 +258,5 @@ def _mismatch(key: str, name: str, held: float, wanted: float, spelling: str) ->
     return _Mismatch(key, f"the {name} is {held:.7g}, and config.json says {wanted:.7g}: {spelling}")
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _is_number(value: Any) -> TypeGuard[float]:
+    return type(value) in (int, float) and abs(value) < 1e300

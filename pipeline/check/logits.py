@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.check.huggingface import quiet
+from pipeline.check.huggingface import quiet, reasonable
 from pipeline.check.verdict import failed, passed, warned
 from pipeline.errors import BadInputError
 from pipeline.measure import HEADER
@@ -66,14 +66,18 @@ def parity(logits: Path, source: Path, *, add_bos: int | None, available_bytes: 
         return f"the source cannot be read: {str(error)[:200]}"
     if config.get("quantization_config"):
         return "the source is quantized"
-    needed = 1.2 * 4 * sum(w.array.size for w in weights.values() if w.array is not None) + ROOM
-    del weights
+    if not reasonable(config):
+        return "config.json counts more layers, heads or experts than any model has"
+    parameters = sum(w.array.size for w in weights.values() if w.array is not None)
+    needed = 1.2 * 4 * parameters + ROOM
     if available_bytes is None:
         import psutil
 
         available_bytes = int(psutil.virtual_memory().available)
     if needed > available_bytes:
-        return f"transformers needs about {needed / 1e9:.1f} GB of memory for it, and {available_bytes / 1e9:.1f} are free"
+        return (
+            f"transformers needs about {needed / 1e9:.1f} GB of memory for it, and {available_bytes / 1e9:.1f} are free"
+        )
     try:
         tokens, reference = read_chunk(logits)
     except (OSError, ValueError) as error:
@@ -81,7 +85,7 @@ def parity(logits: Path, source: Path, *, add_bos: int | None, available_bytes: 
     if add_bos is not None:
         tokens[0] = add_bos
     try:
-        predicted = _run(source, tokens, first=tokens.size // 2)
+        predicted = _run(source, tokens, tokens.size // 2, 2 * parameters)
     except Exception as error:  # noqa: BLE001 - transformers raises anything over a model that it does not know
         return f"transformers cannot run it: {type(error).__name__}: {_one_line(error)}"
     routed = any(_number(config, key) > 1 for key in ("num_local_experts", "num_experts", "n_routed_experts"))
@@ -111,13 +115,22 @@ def read_chunk(logits: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return tokens, rows[:, 4 : 4 + vocabulary].astype(np.float32) * scales[:, :1] + scales[:, 1:]
 
 
-def _run(source: Path, tokens: NDArray[np.int64], first: int) -> NDArray[np.float32]:
-    """Return the log-probabilities that transformers predicts from position `first` on."""
+def _run(source: Path, tokens: NDArray[np.int64], first: int, most: int) -> NDArray[np.float32]:
+    """Return the log-probabilities that transformers predicts from position `first` on.
+
+    ValueError for a config.json that asks for more than `most` parameters.
+    """
     import torch
     import transformers
 
+    models: Any = transformers.AutoModelForCausalLM  # partly untyped
     with quiet(), torch.inference_mode():
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            sketch = models.from_config(config, trust_remote_code=False)
+        if sum(p.numel() for p in sketch.parameters()) > most:
+            raise ValueError("config.json asks for a larger model than the weights are")
+        model = models.from_pretrained(
             source,
             trust_remote_code=False,
             local_files_only=True,

@@ -159,21 +159,21 @@ def _fault(seen: _Look) -> tuple[str, float]:
         return "holds NaN or Inf", times
     if cosine < UNRELATED:
         return OTHER_VALUES, times
-    if times > WRONG:
-        return _describe(seen, error, cosine), times
-    last = int(seen.expert[-1])
-    if last:
+    if last := int(seen.expert[-1]):
         parts = {number: seen.part(seen.expert == number) for number in range(last + 1)}
-        bad = [number for number, (off, like) in parts.items() if like < UNRELATED or off > 2 * WRONG * LARGEST[seen.type]]
-        if bad:
+        limit = 2 * WRONG * LARGEST[seen.type]  # few rows each: twice as wide
+        bad = [number for number, (off, like) in parts.items() if like < UNRELATED or off > limit]
+        if bad and len(bad) <= last:
             listed = ", ".join(map(str, bad[:8])) + (" …" if len(bad) > 8 else "")
-            return f"holds other values than the reference's in {len(bad)} of {last + 1} experts: {listed}", times
+            return f"{OTHER_VALUES} in {len(bad)} of {last + 1} experts: {listed}", times
     with np.errstate(all="ignore"):
         like = seen.both / np.sqrt(seen.ours * seen.theirs)
     loud = seen.theirs > 0.01 * seen.theirs.mean()  # quieter rows may vanish behind the scales of a type
     odd = seen.rows[loud & ~(like > UNRELATED - 0.1)]
     if odd.size:
-        return f"holds other values than the reference's in {odd.size} of {seen.rows.size} rows: row {odd[0]}", times
+        return f"{OTHER_VALUES} in {odd.size} of {seen.rows.size} rows: row {odd[0]} for one", times
+    if times > WRONG:
+        return _describe(seen, error, cosine), times
     return "", times
 
 
