@@ -166,6 +166,6 @@ def _read_old(data: bytes) -> Importance:
         calls, values = struct.unpack_from("<ii", data, position + 4 + length)
         position += 12 + length
         sums = np.frombuffer(data, "<f4", max(values, 0), position)
-        importance[name] = sums / np.float32(calls) if calls > 0 else sums
+        importance[name] = np.asarray(sums / np.float32(max(calls, 1)), np.float32)
         position += 4 * values
     return importance
