@@ -124,3 +124,12 @@ def test_nothing_to_compare_is_a_skip(reference, tmp_path):
 def test_bf16_is_rounded_to_even_and_keeps_nan():
     numbers = np.array([1.0, 1.00390625, 1.01171875, -0.0, np.inf, np.nan], np.float32)
     assert [hex(n) for n in from_f32(numbers, "BF16")] == ["0x3f80", "0x3f80", "0x3f82", "0x8000", "0x7f80", "0x7fc0"]
+
+
+def test_a_hostile_name_is_escaped(tmp_path):
+    name, rows = "\x1b[2J" + "x" * 500, np.random.default_rng(0).normal(size=(64, 256)).astype(np.float32)
+    reference = tiny_gguf.write_gguf(tmp_path / "reference.gguf", {name: rows})
+    verdict = compare(reference, tmp_path, {name: rows * 2})
+    assert verdict.outcome == "fail"
+    assert verdict.seen.startswith("'\\x1b[2Jxxx")
+    assert len(verdict.seen) < 200

@@ -255,7 +255,7 @@ def _judge(
         permuted = sum(f.layout in ("permuted rows", "transposed") for f in equal)
         how = f", {permuted} of them with permuted rows" if permuted else ""
         rest = total - len(equal)
-        left = f"; {rest} have no source that could be compared" if rest else ""
+        left = f"; {rest} not compared" if rest else ""
         yield passed(CHECK, f"{len(equal)} of {total} tensors hold the source's values{how}{left}")
 
 

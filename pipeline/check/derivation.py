@@ -88,7 +88,7 @@ def _judge(looked: dict[str, tuple[int, str] | None], *, given: bool) -> Verdict
     what = "the reference and the imatrix give" if given else "the reference gives without an imatrix"
     wrong = {name: fault for name, (_, fault) in made.items() if fault}
     if wrong:
-        shown = "; ".join(f"{name} {fault}" for name, fault in list(wrong.items())[:SHOWN])
+        shown = "; ".join(f"{sample.label(name)} {fault}" for name, fault in list(wrong.items())[:SHOWN])
         return failed(CHECK, f"{len(wrong)} of {len(made)} tensors are not what {what}: {shown}", AGAIN)
     left = len(looked) - len(made)
     rest = f"; {left} tensors cannot be quantized again" if left else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,15 @@ if TYPE_CHECKING:
 
     from pipeline.gguf_file import GGUFFile, Tensor
 
+# Rows of each expert, where there are many.
+EACH = 4
 # Rows read and turned into numbers at a time.
 BATCH = 256
+
+
+def label(name: str) -> str:
+    """Return a tensor's name as it may be shown: it comes from a file."""
+    return name if re.fullmatch(r"[\w.-]{1,80}", name, re.ASCII) else repr(name[:80])
 
 
 def experts(tensor: Tensor) -> int:
@@ -28,10 +36,10 @@ def experts(tensor: Tensor) -> int:
 
 
 def row_numbers(tensor: Tensor, weights: int, fewest: int) -> NDArray[np.int64]:
-    """Return the rows to look at, in rising order: as many as hold `weights` numbers, and `fewest` of each expert."""
+    """Return the rows to look at, in rising order: as many as hold `weights` numbers, `fewest` and a few an expert."""
     rows, count = tensor.parameters // tensor.shape[0], experts(tensor)
     each = rows // count
-    wanted = min(each, max(fewest, weights // tensor.shape[0] // count))
+    wanted = min(each, max(-(-fewest // count), weights // tensor.shape[0] // count, 1 if count == 1 else EACH))
     within = np.unique(np.linspace(0, each - 1, wanted).astype(np.int64))
     return (np.arange(count, dtype=np.int64)[:, None] * each + within).reshape(-1)
 

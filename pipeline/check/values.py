@@ -93,7 +93,7 @@ def compare(quant: GGUFFile, reference: GGUFFile, *, threads: int = 2, weights: 
         unrelated = sum(fault == OTHER_VALUES for _, fault in wrong)
         if unrelated * 2 > len(names):
             seen = f"{unrelated} of {len(names)} tensors have nothing in common with the reference's"
-            return [failed(CHECK, f"{seen}, {wrong[0][0].tensor} among them", OTHER)]
+            return [failed(CHECK, f"{seen}, {sample.label(wrong[0][0].tensor)} among them", OTHER)]
         search = partial(_explain, quant, ours, reference, theirs, names)
         shown = [search(seen, fault) if at < SEARCHED else fault for at, (seen, fault) in enumerate(wrong)]
         return [_verdict([seen.tensor for seen, _ in wrong], shown)]
@@ -102,9 +102,9 @@ def compare(quant: GGUFFile, reference: GGUFFile, *, threads: int = 2, weights: 
     if suspects:
         first, times = max(suspects, key=lambda pair: pair[1])
         seen = f"{len(suspects)} of {len(names)} tensors differ more from the reference than {first.type} is known to"
-        return [warned(CHECK, f"{seen}: {first.tensor} {times:.1f} times as much", FROM_REFERENCE)]
+        return [warned(CHECK, f"{seen}: {sample.label(first.tensor)} {times:.1f} times as much", FROM_REFERENCE)]
     count = sum(seen.rows.size for seen, _, _ in looked)
-    left = f"; {len(rest)} tensors are not compared ({rest[0][:60]!r} for one)" if rest else ""
+    left = f"; {len(rest)} tensors are not compared ({sample.label(rest[0])} for one)" if rest else ""
     return [passed(CHECK, f"{count} rows of {len(names)} tensors are the reference's, within their types' error{left}")]
 
 
@@ -211,7 +211,7 @@ def _explain(
         if other != seen.tensor and reference.tensors[other].shape == tensor.shape:
             error, cosine = _whole(_look(quant, ours, seen.tensor, reference, theirs, other, rows))
             if cosine > UNRELATED and error < limit:
-                return f"holds the weights of {other}"
+                return f"holds the weights of {sample.label(other)}"
     made = sample.take(quant, ours, tensor, rows[:4])
     if found := _elsewhere(made, rows[:4], reference, theirs, reference.tensors[seen.tensor]):
         return found
@@ -256,7 +256,7 @@ def _all_rows(tensor: Tensor) -> Iterator[NDArray[np.int64]]:
 
 
 def _verdict(names: list[str], faults: list[str]) -> Verdict:
-    shown = "; ".join(f"{name} {fault}" for name, fault in zip(names[:SHOWN], faults, strict=False))
+    shown = "; ".join(f"{sample.label(name)} {fault}" for name, fault in zip(names[:SHOWN], faults, strict=False))
     more = f"; and {len(names) - SHOWN} more tensors" if len(names) > SHOWN else ""
     twice = all("quantized file" in fault for fault in faults)
     return failed(CHECK, shown + more, FROM_REFERENCE if twice else AGAIN)
