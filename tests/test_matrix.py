@@ -139,6 +139,7 @@ def test_defaults_of_defaults():
         imatrix_format="gguf",
         card="full",
         private=False,
+        gating="inherit",
         max_shard_size=45_000_000_000,
         gates=Gates(None, None),
         line=4,
@@ -164,6 +165,7 @@ SETTINGS = {
     "imatrix_format": ("dat", "dat"),
     "card": ("footer", "footer"),
     "private": ("true", True),
+    "gating": ("open", "open"),
     "max_shard_size": ("500M", 500_000_000),
     "gates": ("{max_mean_kld: 1, min_same_top: 99.5}", Gates(1, 99.5)),
 }

@@ -188,6 +188,7 @@ class _Reader:
             imatrix_format=settings.imatrix_format,
             card=settings.card,
             private=settings.private,
+            gating=settings.gating,
             max_shard_size=size_in_bytes(settings.max_shard_size),
             gates=Gates(**settings.gates.model_dump()),
             line=self.document.spot(loc).line if loc in self.document.values else 0,
