@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+NUMBERED: Final = re.compile(r"(.*)-(\d{5}-of-\d{5})\.gguf")
+"""A shard, as llama-gguf-split and everything that reads shards count them."""
+
 _NOT_MODELS: Final = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 # Those that the Hub knows; one that goes on with `_` and letters is found with them. MXFP4_MOE stands before MXFP4.
 _LABELS: Final = (

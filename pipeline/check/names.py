@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from pipeline import file_names
 from pipeline.check.verdict import failed, passed, warned
 from pipeline.recipe import QUANT_TYPES
-from pipeline.shards import NUMBERED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +51,7 @@ def _unfit(quants: Mapping[str, Sequence[str]], others: Sequence[str]) -> Iterat
             both = f"{_shown(other)} and {_shown(name)} differ in case only, and are one file on Windows and macOS"
             yield failed(CHECK, both, _RENAME)
     for quant, parts in quants.items():
-        if len(parts) == 1 and NUMBERED.fullmatch(parts[0]):
+        if len(parts) == 1 and file_names.NUMBERED.fullmatch(parts[0]):
             yield failed(
                 CHECK, f"{_shown(parts[0])} of {quant} is whole, and is named like one of several shards", _FILENAME
             )

@@ -160,8 +160,8 @@ def _place(model: ModelStanding) -> str:
 def _checked(released: Released) -> str:
     """Say what the release itself passed, and each warning."""
     warned = [verdict for verdict in released.verdicts if verdict.outcome == "warn"]
-    not_passed = {verdict.check for verdict in released.verdicts if verdict.outcome != "pass"}
-    passed = dict.fromkeys(v.check for v in released.verdicts if v.check not in not_passed)
+    told = {verdict.check for verdict in warned}
+    passed = dict.fromkeys(v.check for v in released.verdicts if v.outcome == "pass" and v.check not in told)
     said = f" Checked: {', '.join(inline(check, 60) for check in passed)}." if passed else ""
     lines = [f"- ⚠️ {inline(verdict.check, 60)}: {sentences(verdict)}" for verdict in warned[:MOST_WARNINGS]]
     more = [f"- and {len(warned) - MOST_WARNINGS} more; {ELSEWHERE}"] if len(warned) > MOST_WARNINGS else []
