@@ -96,6 +96,7 @@ def model(store: Store) -> Model:
         imatrix_format="gguf",
         card="full",
         private=False,
+        gating="inherit",
         max_shard_size=45_000_000_000,
         gates=Gates(),
         line=1,

@@ -24,6 +24,12 @@ class PipelineError(Exception):
     exit_code: int
 
 
+class GateError(PipelineError):
+    """A gate withheld something."""
+
+    exit_code = WITHHELD
+
+
 class BadInputError(PipelineError):
     """Something that was given is wrong: matrix.yml, an option, a model, a text."""
 

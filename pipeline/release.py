@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline import __version__, card
 from pipeline.card import testlog
-from pipeline.check import quality
+from pipeline.check import names, quality
+from pipeline.check import release as check
+from pipeline.errors import GateError
 from pipeline.quantize import QUANT
 from pipeline.result import FileEntry, Release
 from pipeline.shards import shard_name
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
     from pipeline.job import Steps
     from pipeline.matrix import Gates
-    from pipeline.result import Provenance, Result
+    from pipeline.progress import Display
+    from pipeline.result import Provenance, Result, Verdict
     from pipeline.store import Store
 
 RELEASE = "release.json"
@@ -127,6 +130,7 @@ def assemble(
         files=(),
         missing=tuple(missing),
         withdrawn=last.withdrawn if last else (),
+        verdicts=(check.base_model(steps.source, results[0].provenance.revision),),
     )
     licences: dict[str, Content] = {name: papers.file(name).read_bytes() for name in steps.source.licences}
     original = papers.file(CARD).read_bytes().decode("utf-8", "replace") if CARD in papers.files else None
@@ -143,15 +147,36 @@ def bundle(
     """Make the files of a release that has none yet.
 
     `original`: the source's card. `places`: where the large files lie, those that are here. `licences`: None for one
-    that the target has; then the draft's `files` say what it is.
+    that the target has; then the draft's `files` say what it is. Of the draft's verdicts that on the base model stays;
+    those on names and card are made here.
     """
+    quants = {r.quant: [f.name for f in r.files] for r in draft.published}
+    others = [*([draft.provenance.imatrix.name] if quants else []), LOG, PLOT, RELEASE, CARD, *licences]
+    judged = (*names.names(quants, others), *(v for v in draft.verdicts if v.check == check.BASE))
+    draft = draft.model_copy(update={"verdicts": judged})
     known = {f.name: f for f in [*draft.files, *weights_of(draft)]}
     weights: dict[str, Content] = {f.name: places.get(f.name) for f in weights_of(draft)}
     contents = weights | dict(licences) | _pages(draft, style, original, list(licences))
     files = [_entry(name, c) if isinstance(c := contents[name], bytes) else known[name] for name in sorted(contents)]
     release = draft.model_copy(update={"files": tuple(files)})
+    page = contents[CARD]
+    assert isinstance(page, bytes), "it is made here"
+    judged += tuple(check.card(page.decode(), release, style, original, licences))
+    release = release.model_copy(update={"verdicts": judged})
     contents[RELEASE] = (release.model_dump_json(indent=1) + "\n").encode()
     return Bundle(release, contents)
+
+
+def hold(display: Display, repo: str, verdicts: Sequence[Verdict]) -> None:
+    """Say what was found out about a release, before it is published.
+
+    Raises `GateError`, a line a fault, where it may not be.
+    """
+    for verdict in verdicts:
+        if verdict.outcome == "warn":
+            display.say(f"warning: {repo}, {verdict.check}: {verdict.seen}. {verdict.advice}")
+    if failures := [verdict for verdict in verdicts if verdict.outcome == "fail"]:
+        raise GateError("\n".join(f"{repo} is not released: {v.seen}. {v.advice}" for v in failures))
 
 
 def weights_of(release: Release) -> list[FileEntry]:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline import __version__, release, source
+from pipeline.check import release as check
+from pipeline.check.verdict import warned
 from pipeline.errors import BadInputError, HubError
 from pipeline.result import Withdrawal
 from pipeline.snapshot import Papers
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 def rendered(shop: Workshop, model: Model) -> Bundle:
     """Render the card, the log and the plot anew, with this version of the pipeline.
 
-    Raises `BadInputError` where there is no release, or where the source cannot be read any more.
+    Raises `BadInputError` where there is no release, or where the source cannot be read any more, and `GateError` where
+    the card does not say what it should.
     """
     last = _last(shop, model)
     draft = last.model_copy(update={"pipeline": __version__})
-    return _bundle(shop, model, draft, strict=True)
+    made = _bundle(shop, model, draft, strict=True)
+    release.hold(shop.store.display, model.repo, [v for v in made.release.verdicts if v.check == check.CARD])
+    return made
 
 
 def without(shop: Workshop, model: Model, quants: Sequence[str], reason: str, date: str) -> Bundle:
@@ -93,7 +98,10 @@ def _bundle(shop: Workshop, model: Model, draft: Release, *, strict: bool) -> Bu
         if strict:
             raise
         shop.store.display.say(f"warning: the card goes without the source's own: {error}")
+        gone = warned(check.BASE, f"{draft.base_model} could not be looked at", "See whether it is still on the Hub.")
+        draft = draft.model_copy(update={"verdicts": (gone,)})
         return release.bundle(draft, model.card, None, {}, there)
     original = papers.file(CARD).read_bytes().decode("utf-8", "replace") if CARD in papers.files else None
     licences: dict[str, Content] = {name: papers.file(name).read_bytes() for name in looked.licences}
+    draft = draft.model_copy(update={"verdicts": (check.base_model(looked, draft.provenance.revision),)})
     return release.bundle(draft, model.card, original, {}, licences)

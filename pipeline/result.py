@@ -219,6 +219,8 @@ class Released(Record):
     """Whether anything was changed, or all was there already."""
     uploaded: int
     """Bytes that the release itself sent; what jobs staged is not among them."""
+    verdicts: tuple[Verdict, ...] = ()
+    """On the release, and on the target after it."""
 
 
 class TextUse(Record):
@@ -298,6 +300,8 @@ class Release(Record):
     missing: tuple[str, ...] = ()
     """Quants of the matrix that this release goes without, since their jobs came to no result."""
     withdrawn: tuple[Withdrawal, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    """On the release itself, whatever its target; those on each quant stand in `results`."""
 
     @field_serializer("results")
     def _without_provenance(self, results: tuple[Result, ...]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import disk, job, release, source
 from pipeline.card.ladder import twins
+from pipeline.check import release as check
 from pipeline.errors import BadInputError, HubError, PipelineError
 from pipeline.matrix.located import shown
 from pipeline.plan import State
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.matrix.model import Model
     from pipeline.publish import Target
     from pipeline.publish.change import Change
-    from pipeline.result import Recipe, Release, Result, Withdrawal
+    from pipeline.result import Recipe, Release, Result, Verdict, Withdrawal
     from pipeline.store import Store
 
 
@@ -107,7 +108,8 @@ def planned(steps: Steps, recipes: Sequence[Recipe]) -> Planned:
     """Say how large the quants of a model are going to be, before they are made."""
     sizes = disk.quant_bytes(steps, recipes)
     files = {steps.model.file_name(quant): size for quant, size in sizes.items()}
-    return Planned(steps.model.repo, release.release_id(steps), steps.model.private, files)
+    gated = steps.source.gated if steps.model.gating == "inherit" else None
+    return Planned(steps.model.repo, release.release_id(steps), steps.model.private, files, gated)
 
 
 def states(shop: Workshop, works: Sequence[Steps]) -> dict[str, State]:
@@ -261,6 +263,8 @@ def publish(shop: Workshop, steps: Steps, results: Sequence[Result], missing: Se
         return
     last = shop.target.last(steps.model.repo)
     bundle = release.assemble(shop.store, steps, results, last, missing)
+    verdicts = [*bundle.release.verdicts, *_gating(shop.target, steps)]
+    release.hold(display, steps.model.repo, verdicts)
     done = shop.target.publish(bundle)
     for name in done.edited:
         display.say(f"warning: {name} in {done.place} was changed by hand since the last release; it is put right.")
@@ -275,8 +279,16 @@ def publish(shop: Workshop, steps: Steps, results: Sequence[Result], missing: Se
             published=tuple(result.quant for result in bundle.release.published),
             changed=not done.empty,
             uploaded=done.upload,
+            verdicts=(*verdicts, *done.verdicts),
         ),
     )
+
+
+def _gating(target: Target, steps: Steps) -> list[Verdict]:
+    if steps.source.gated in (None, "no"):
+        return []
+    is_open = target.is_open(steps.model.repo)
+    return check.gating(steps.source.id, steps.source.gated, steps.model.gating, is_open=is_open)
 
 
 def results_of(directory: Path, steps: Steps, recipes: Sequence[Recipe]) -> list[Result]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import shell
+from pipeline.file_names import NUMBERED
 from pipeline.quantize import QUANT
 from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from pipeline.progress import Task
     from pipeline.quantize import Quant
     from pipeline.store import Store
-
-# As llama-gguf-split and everything that reads shards count them.
-NUMBERED = re.compile(r"(.*)-(\d{5}-of-\d{5})\.gguf")
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,7 @@ def test_defaults_of_defaults():
         imatrix_format="gguf",
         card="full",
         private=False,
+        gating="inherit",
         max_shard_size=45_000_000_000,
         gates=Gates(),
         line=4,
@@ -173,6 +174,7 @@ SETTINGS = {
     "imatrix_format": ("dat", "dat"),
     "card": ("footer", "footer"),
     "private": ("true", True),
+    "gating": ("open", "open"),
     "max_shard_size": ("500M", 500_000_000),
     "gates": (
         "{max_mean_kld: 1, max_p999_kld: null, min_same_top: {8: 99.5, '2.5': 60}, max_logits_nmse: null}",

@@ -615,3 +615,90 @@ def test_a_token_that_is_revoked_in_the_middle(hub, target, make):
         target.publish(made)
     assert TOKEN not in str(raised.value)
     assert held(hub) == {}
+
+
+class TestGatedSource:
+    """What is made of a gated model is not open to everyone, unless the matrix says so."""
+
+    @pytest.fixture
+    def check(self, target):
+        def check(gated="manual", *, private=False):
+            target.check([Planned(REPO, "an id", private=private, files={}, gated=gated)])
+
+        return check
+
+    def gating(self, hub):
+        return hub.repos.get("model", REPO).gated
+
+    @pytest.mark.parametrize("gated", ["auto", "manual"])
+    def test_a_new_repo_is_gated_likewise_before_anything_is_in_it(self, hub, target, check, gated):
+        check(gated)
+        assert self.gating(hub) == gated
+        assert HfApi().model_info(REPO).gated == gated
+        assert held(hub) == {}
+        assert not target.is_open(REPO)
+        check(gated)
+        assert statuses(hub, "PUT", "/settings") == [200]
+
+    @pytest.mark.parametrize("gated", [None, "no"])
+    def test_that_of_an_open_source_is_not(self, hub, target, check, gated):
+        check(gated)
+        assert self.gating(hub) is False
+        assert target.is_open(REPO)
+
+    def test_a_private_repo_stays_as_it_is(self, hub, target, check):
+        check(private=True)
+        assert self.gating(hub) is False
+        assert not target.is_open(REPO)
+
+    def test_one_that_is_there_and_empty_is_gated(self, hub, check):
+        HfApi().create_repo(REPO)
+        check()
+        assert self.gating(hub) == "manual"
+
+    def test_one_that_is_gated_otherwise_stays_so(self, hub, check):
+        HfApi().create_repo(REPO)
+        HfApi().update_repo_settings(REPO, gated="auto")
+        check()
+        assert self.gating(hub) == "auto"
+
+    def test_an_open_one_with_files_is_refused(self, hub, publish, check):
+        publish(bundles.files())
+        before = len(hub.requests)
+        match = rf"{REPO} is open to everyone, and the model .* is gated \(manual\)\. Gate the repo .*`gating: open`"
+        with pytest.raises(BadInputError, match=match):
+            check()
+        assert {r.method for r in hub.requests[before:]} == {"GET"}
+        check(None)
+
+    def test_a_token_that_may_not_gate(self, hub, check):
+        hub.fault("/settings$", "status", method="PUT", status=403, error="You need the role admin")
+        with pytest.raises(HubError, match=r"must be gated .* this token may not do that \(.*role admin\)\. Gate"):
+            check()
+        assert held(hub) == {}
+
+    def test_a_hub_that_is_busy_is_asked_again(self, hub, check):
+        hub.fault("/settings$", "status", method="PUT", status=503)
+        hub.fault("/settings$", "lose", method="PUT")
+        check()
+        assert self.gating(hub) == "manual"
+
+
+class TestVerdictOnTheTarget:
+    def test_what_was_read_back_is_a_verdict(self, hub, publish):
+        made, change = publish(bundles.files())
+        (verdict,) = change.verdicts
+        head = refs(hub)["refs/heads/main"]
+        assert (verdict.check, verdict.outcome) == ("target", "pass")
+        assert verdict.seen == f"{len(made.entries)} files at {head[:12]} have the sizes and SHA-256 that were released"
+
+    def test_where_the_hub_fell_silent_it_was_not_read_back(self, target, make, monkeypatch):
+        made = make(bundles.files())
+        target.check([bundles.planned(made)])
+
+        def silent(*_):
+            raise HubError("The Hub is silent.")
+
+        monkeypatch.setattr(publish_hub, "_wrong", silent)
+        (verdict,) = target.publish(made).verdicts
+        assert (verdict.check, verdict.outcome) == ("target", "skip")

@@ -25,8 +25,8 @@ def model(path=None, revision=None) -> Model:
     return Model(
         source=REPO, revision=revision, path=path, organization="me", filename="{model}-{quant}.gguf", recipes=(),
         prompt="?", max_tokens=8, calibration=EmbeddedText(), calibration_chunks=None, evaluation=EmbeddedText(),
-        evaluation_chunks=None, imatrix_format="gguf", card="full", private=False, max_shard_size=10**9, gates=Gates(),
-        line=3, column=5,
+        evaluation_chunks=None, imatrix_format="gguf", card="full", private=False, gating="inherit",
+        max_shard_size=10**9, gates=Gates(), line=3, column=5,
     )  # fmt: skip
 
 

@@ -396,3 +396,29 @@ def test_long_reasons_and_answers_fit():
     assert len(page.encode()) < SUMMARY_BYTES
     assert "1,000 withheld" in head(page)
     assert len(summary.job_page(results[0], LINKS).encode()) < SUMMARY_BYTES
+
+
+def test_what_a_release_itself_passed_and_its_warnings():
+    verdicts = (
+        Verdict(check="names", outcome="warn", seen="the Hub reads no quant in m-X.gguf | <b>", advice="Rename it."),
+        Verdict(check="base model", outcome="pass", seen="there"),
+        Verdict(check="card", outcome="pass", seen="true"),
+        Verdict(check="card", outcome="skip", seen="a folder gates nothing"),
+        Verdict(check="target", outcome="pass", seen="9 files"),
+    )
+    page = summary.run_page(plans(), made("Q8_0"), [], [released("Q8_0", verdicts=verdicts)], Links())
+    line = next(line for line in page.splitlines() if line.startswith("Released as"))
+    assert line.endswith("this step uploaded 2\N{NO-BREAK SPACE}MB. Checked: base model, card, target.")
+    assert "- ⚠️ names: the Hub reads no quant in m-X.gguf \\| \\<b\\>. Rename it." in page.splitlines()
+    many = summary.run_page(plans(), made("Q8_0"), [], [released("Q8_0", verdicts=verdicts[:1] * 7)], Links())
+    assert many.count("- ⚠️ names") == 5
+    assert "- and 2 more; the `release.json`" in many
+    none = summary.run_page(plans(), made("Q8_0"), [], [released("Q8_0")], Links())
+    assert "Checked" not in none
+
+
+def test_a_release_that_a_gate_held_back_says_what_to_do():
+    said = "nold/gemma-2b-GGUF is not released: `-hf repo:F16` leads to another. Take one out."
+    page = summary.run_page(plans(), made("Q8_0"), [failed(GEMMA, "release", 1, said)], [], Links())
+    assert "1 model not released" in head(page)
+    assert "**Next:** Correct what the message names" in page

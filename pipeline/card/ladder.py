@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline import file_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,6 @@ _MEMORIES = (
     *(0.1, 0.15, 0.2, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96),
     *(128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048),
 )
-_NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 
 
 class Pick(NamedTuple):
@@ -51,14 +51,8 @@ def measured(results: Sequence[Result]) -> list[tuple[Result, Quality]]:
 
 
 def tag(result: Result, names: Sequence[str]) -> str | None:
-    """The tag that leads `llama-cli -hf repo:tag` to this file of all `names`, or None.
-
-    As llama.cpp's common/download.cpp:find_best_model does it: the first name, in the Hub's order, that
-    holds the tag before a dot or a hyphen, whatever stands to its left.
-    """
-    pattern = re.compile(f"{re.escape(result.quant)}[.-]", re.IGNORECASE)
-    models = (n for n in sorted(names) if n.endswith(".gguf") and not any(part in n for part in _NOT_MODELS))
-    first = next((name for name in models if pattern.search(name)), None)
+    """The tag that leads `llama-cli -hf repo:tag` to this file of all `names`, or None."""
+    first = file_names.taken([result.quant], names).get(result.quant)
     return result.quant if first == result.files[0].name else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
@@ -93,6 +94,28 @@ def closing(text: str) -> str | None:
         named = "".join(f"</{name}>" for name in names)
         end += f"\n\n{_HTML_STOP}{_TEXT_ENDS}{named}{_MARKDOWN_ENDS}{containers}\n"
     return end if _ends(text + end) else None
+
+
+def sections(text: str) -> dict[str, str]:
+    """The text under each heading of the second level, by the heading: without code blocks and HTML, unread as it is.
+
+    Of two headings that are the same the first counts.
+    """
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    blocks = _parser().parse(text)
+    for before, block in pairwise(blocks):
+        if before.type == "heading_open" and before.level == 0 and before.tag in ("h1", "h2"):
+            lines = []
+            found.setdefault(block.content, lines)
+        elif block.type == "inline":
+            lines.append(block.content)
+    return {heading: "\n".join(content) for heading, content in found.items()}
+
+
+def unescaped(text: str) -> str:
+    """What `inline` was given, where it was one line and not cut."""
+    return re.sub(r"\\([\\`*_\[\]<>~&$#!|])", r"\1", text)
 
 
 def _ends(text: str) -> bool:

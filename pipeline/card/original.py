@@ -73,6 +73,15 @@ class SourceCard:
         return cls(front_matter, text, metadata, problem, cut)
 
 
+def fields(card: str) -> dict[Any, Any]:
+    """All that the front matter of a card holds, nothing of it left out; empty where it cannot be read."""
+    found = _FRONT_MATTER.match(card.removeprefix("\ufeff"))
+    try:
+        return _load(found[1]) if found else {}
+    except _UnreadableError:
+        return {}
+
+
 def dump(metadata: dict[str, Any]) -> str:
     """Front matter between its two lines, the same to readers of YAML 1.1 and 1.2."""
     yaml = YAML(typ="safe", pure=True)

@@ -205,12 +205,13 @@ def origin(release: Release) -> list[str]:
         at += f"[{code(p.revision)}]({HUB}/{quote(p.source)}/tree/{p.revision})"
     else:
         at += "no commit: it was given as a directory"
+    matrix = _link(p.imatrix.name) if release.published else code(p.imatrix.name)
     flags = f", built with {' '.join(map(code, p.flags))}" if p.flags else ""
     return [
         f"Source: {at}; digest of its files {code(p.source_digest)}",
         f"llama.cpp: {code(p.llama_cpp)} from {inline(p.llama_cpp_origin)}{flags}",
         f"Calibration: {_text(p.calibration)}",
-        f"imatrix: {_link(p.imatrix.name)}, {p.imatrix_entries} tensors, SHA-256 {code(p.imatrix.sha256)}",
+        f"imatrix: {matrix}, {p.imatrix_entries} tensors, SHA-256 {code(p.imatrix.sha256)}",
         f"Release: {code(release.id)}, made by llm-quantizer {inline(release.pipeline)}",
     ]
 

@@ -125,7 +125,8 @@ def details(release: Release) -> str:
 
 
 def checksums(release: Release) -> str:
-    files = [*(file for r in release.published for file in r.files), release.provenance.imatrix]
+    files = [file for r in release.published for file in r.files]
+    files += [release.provenance.imatrix] if files else []
     return table(
         ("File", "SHA-256", "Bytes"),
         [(inline(file.name), code(file.sha256), f"{file.size:,}") for file in files],

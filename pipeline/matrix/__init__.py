@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline import recipe
+from pipeline.check.names import names
 from pipeline.errors import BadInputError
 from pipeline.matrix import complaint, located
 from pipeline.matrix.forms import (
@@ -127,6 +128,8 @@ class _Reader:
         self.sources: dict[str, int] = {}
         """casefolded, with the line of the first model that has it; so are the repos"""
         self.repos: dict[str, int] = {}
+        self.named: set[Loc] = set()
+        """where a name was found wrong already"""
         self.jobs = 0
 
     def models(self) -> tuple[Model, ...]:
@@ -187,13 +190,24 @@ class _Reader:
             imatrix_format=settings.imatrix_format,
             card=settings.card,
             private=settings.private,
+            gating=settings.gating,
             max_shard_size=size_in_bytes(settings.max_shard_size),
             gates=settings.gates.gates(),
             line=self.document.spot(loc).line if loc in self.document.values else 0,
             column=self.document.spot(loc).column,
         )
+        self._names(model, (*loc, "source"), where("quants"))
         self._is_new(model, (*loc, "source"), has_repo=bool(model.organization) and "organization" not in wrong)
         return model
+
+    def _names(self, model: Model, source: Loc, quants: Loc) -> None:
+        """Refuse before any work what its release would be refused for: a name that leads to another quant's file."""
+        files = {r.name: [model.file_name(r.name)] for r in model.recipes}
+        for verdict in names(files, [f"imatrix.{model.imatrix_format}"]):
+            loc = source if "`filename`" in verdict.advice else quants
+            if verdict.outcome == "fail" and loc not in self.named:  # in `defaults` it would be said of every model
+                self._wrong(loc, f"{verdict.seen}. {verdict.advice}".removesuffix("."))
+                self.named.add(loc)
 
     def _quants(self, loc: Loc, names: list[str]) -> tuple[Recipe, ...]:
         recipes: list[Recipe] = []

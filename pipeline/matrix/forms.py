@@ -185,6 +185,9 @@ class Settings(Form):
     imatrix_format: Literal["gguf", "dat"] = Field(default="gguf", description="dat: the format before GGUF")
     card: Literal["full", "footer"] = Field(default="full", description="footer: the source's own card with a footer")
     private: bool = Field(default=False, description="Whether a repo that a release creates on the Hub is private")
+    gating: Literal["inherit", "open"] = Field(
+        default="inherit", description="open: releases of a gated source may be in repos that are open to everyone"
+    )
     max_shard_size: ShardSize = Field(default="45G", description="Larger quants are split into shards: 45G, 500M")
     gates: GatesForm = GatesForm()
 

@@ -56,6 +56,7 @@ def _settings(model: Model) -> dict[str, Any]:
         "imatrix_format": model.imatrix_format,
         "card": model.card,
         "private": model.private,
+        "gating": model.gating,
         "max_shard_size": f"{model.max_shard_size // 10**6}M",
         "gates": _gates(model.gates),
     }

@@ -126,6 +126,8 @@ class Model:
     card: Literal["full", "footer"]
     private: bool
     """of a repo that is not there yet"""
+    gating: Literal["inherit", "open"]
+    """whether the releases of a gated source must be gated or private"""
     max_shard_size: int
     """bytes; a quant that is larger is split"""
     gates: Gates

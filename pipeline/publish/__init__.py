@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipeline.publish.change import Change
     from pipeline.release import Bundle
     from pipeline.result import FileEntry, Release
+    from pipeline.source import Gating
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Planned:
     """What a repo becomes that is not there yet."""
     files: dict[str, int]
     """Name and size in bytes, estimated, of the large ones."""
+    gated: Gating | None = None
+    """Who may download the source, where the release may be had by nobody else; None where that does not matter."""
 
 
 class Target(Protocol):
@@ -37,6 +40,9 @@ class Target(Protocol):
 
     def exists(self, repo: str) -> bool:
         """Whether there is a place for releases of `repo` already; one that may not be seen is taken for none."""
+
+    def is_open(self, repo: str) -> bool | None:
+        """Whether everybody may download what is released to `repo`; None for what is no place of downloads."""
 
     def holds(self, repo: str, files: Sequence[FileEntry], staged_for: str | None = None) -> bool:
         """Whether these large files are there, byte for byte; or, given the id of a release, staged for it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.result import FileEntry
+    from pipeline.result import FileEntry, Verdict
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Change:
     """Of the last release, and changed by hand since; put right."""
     card: tuple[str, str]
     """Before and after."""
+    verdicts: tuple[Verdict, ...] = ()
+    """On the target, once it is changed."""
 
     @property
     def empty(self) -> bool:

@@ -7,19 +7,19 @@ lost answer, a killed run and a second run at the same time all come to the same
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, constants
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.errors import HfHubHTTPError
 
+from pipeline.check.verdict import passed, skipped
 from pipeline.errors import BadInputError, HubError
 from pipeline.gguf_file import MAGIC
 from pipeline.hub import api, ask, sign_in
-from pipeline.publish import remote
+from pipeline.publish import access, remote
 from pipeline.publish.change import Change
 from pipeline.release import RELEASE
 from pipeline.source import CARD
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # After the slash stands the id of the release that is being put together there.
 STAGING = "staging/"
+TARGET = "target"
 # A run of many large models takes days; what was staged longer ago than this nobody comes back for.
 STALE = timedelta(days=14)
 
@@ -47,20 +48,27 @@ class Hub:
     def check(self, planned: Sequence[Planned]) -> None:
         """Make sure that these can be published: signed in, allowed to write, room for the files. Creates the repos.
 
-        Raises `HubError` for each way in which they could not, `BadInputError` where a public repo is to be private.
+        A repo with nothing in it yet is gated as the source of its release is.
+
+        Raises `HubError` for each way in which they could not, `BadInputError` where a public repo is to be private, or
+        an open one gated.
         """
         sign_in.token()
         for plan in planned:
-            ask(plan.repo, partial(_have_repo, plan))
+            ask(plan.repo, partial(access.have_repo, plan))
             ask(plan.repo, partial(api().auth_check, plan.repo, write=True))
+            ask(plan.repo, partial(access.gate, plan))
             if (last := self.last(plan.repo)) is None or last.id != plan.release_id:
-                ask(plan.repo, partial(_announce, plan))
+                ask(plan.repo, partial(access.announce, plan))
 
     def last(self, repo: str) -> Release | None:
         return ask(repo, lambda: remote.look(repo).release())
 
     def exists(self, repo: str) -> bool:
         return ask(repo, lambda: remote.look(repo).commit is not None)
+
+    def is_open(self, repo: str) -> bool:
+        return ask(repo, partial(access.is_open, repo))
 
     def holds(self, repo: str, files: Sequence[FileEntry], staged_for: str | None = None) -> bool:
         branches = [remote.MAIN, *([STAGING + staged_for] if staged_for else [])]
@@ -93,73 +101,14 @@ class Hub:
                 f"warning: {release.repo} is released, but the Hub no longer answered while it was read back, tagged"
                 f" and its staging branch dropped; run again to have that done. {error}"
             )
-            return change
+            return replace(change, verdicts=(skipped(TARGET, "the Hub no longer answered while it was read back"),))
         if wrong:
             raise HubError(
                 f"{release.repo} at {head[:12]} does not hold what was released: {', '.join(wrong)}. Run again; if it"
                 " stays so, tell the people of the Hub."
             )
-        return change
-
-
-def _check_account(repo: str) -> None:
-    """Refuse a token that may only read, and a namespace that its account has no part in.
-
-    Asked only before a repo is created: who a token is may be asked of the Hub but a few times an hour.
-    """
-    if sign_in.trusted():
-        raise HubError(
-            f"{repo} is not there yet, and a trusted publisher may not create it. Create it on the Hub and add this"
-            " workflow as its trusted publisher, or run once with HF_TOKEN."
-        )
-    who: dict[str, Any] = api().whoami()
-    namespace, name = repo.partition("/")[0], who.get("name")
-    if (who.get("auth") or {}).get("accessToken", {}).get("role") == "read":
-        raise HubError(
-            f"The token of {name} may only read. Publishing to {repo} needs one of role `write`, or fine-grained with"
-            f" write access to {namespace}: make it on the Hub's page of access tokens."
-        )
-    if namespace not in {name, *(org.get("name") for org in who.get("orgs") or ())}:
-        raise HubError(
-            f"The account {name} is in no organization {namespace}, so it cannot publish to {repo}. Correct"
-            " `organization` in matrix.yml, or use a token of one of its members."
-        )
-
-
-def _have_repo(plan: Planned) -> None:
-    hub = api()
-    try:
-        info = hub.model_info(plan.repo)
-    except RepositoryNotFoundError:
-        _check_account(plan.repo)
-        try:
-            hub.create_repo(plan.repo, private=plan.private)
-        except HfHubHTTPError as error:
-            if error.response.status_code != 409:  # there by now, or its name is taken
-                raise
-        try:
-            info = hub.model_info(plan.repo)
-        except RepositoryNotFoundError as error:
-            raise HubError(
-                f"{plan.repo} cannot be created as a model: its name is taken, by a repo of another type or one that"
-                " this token may not see. Rename that one, or give the model another `organization`, then run again."
-            ) from error
-    if plan.private and not info.private:
-        raise BadInputError(
-            f"{plan.repo} is public, and matrix.yml wants it private. Make it private on its settings page, or correct"
-            " `private`."
-        )
-
-
-def _announce(plan: Planned) -> None:
-    """Ask the Hub how it would take these files: without room for them it says so, and nothing is sent."""
-    files = [{"path": name, "size": size, "sample": ""} for name, size in plan.files.items()]
-    answer = get_session().post(
-        f"{constants.ENDPOINT}/api/models/{plan.repo}/preupload/{remote.MAIN}",
-        json={"files": files},
-        headers=build_hf_headers(),
-    )
-    hf_raise_for_status(answer)
+        seen = f"{len(bundle.entries)} files at {head[:12]} have the sizes and SHA-256 that were released"
+        return replace(change, verdicts=(passed(TARGET, seen),))
 
 
 def _stage(repo: str, branch: str, file: FileEntry, path: Path) -> None:
@@ -264,7 +213,11 @@ def _commit(bundle: Bundle, changes: list[Change]) -> str:
 
 
 def _wrong(bundle: Bundle, commit: str) -> list[str]:
-    """Read the tree back and name what is not as released; of each GGUF, the first bytes too, as they are served."""
+    """Read the tree back and name what is not as released.
+
+    A large file is known by its LFS SHA-256, a small one by git's name for its bytes; of each GGUF the first bytes are
+    read, too, as they are served.
+    """
     found = remote.at(bundle.release.repo, commit)
     wrong = [f.name for f in bundle.entries if not _is_kept(bundle, found, f)]
     wrong += [

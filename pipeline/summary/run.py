@@ -27,6 +27,7 @@ MOST_OPEN = 4
 """Models whose tables stand open; of more each is folded, without its chart, which Mermaid cannot lay out unseen."""
 MOST_WITHHELD = 100
 MOST_FAILURES = 25
+MOST_WARNINGS = 5
 MOST_NAMES = 200
 LONGEST_NAME = 150
 # Together with four lists of names, of four bytes a character, these stay under GitHub's limit, whatever they tell of.
@@ -151,10 +152,20 @@ def _place(model: ModelStanding) -> str:
         return ""
     place = _address(released)
     name = f"[{inline(released.repo)}]({place})" if place else f"{code(released.repo)}, at {code(released.place)}"
-    if not released.changed:
-        return f"Released as {name}: all of it was there already."
     sent = f"this step uploaded {units.size(released.uploaded)}" if released.uploaded else "this step uploaded nothing"
-    return f"Released as {name}; {sent}."
+    done = f"; {sent}." if released.changed else ": all of it was there already."
+    return f"Released as {name}{done}{_checked(released)}"
+
+
+def _checked(released: Released) -> str:
+    """Say what the release itself passed, and each warning."""
+    warned = [verdict for verdict in released.verdicts if verdict.outcome == "warn"]
+    told = {verdict.check for verdict in warned}
+    passed = dict.fromkeys(v.check for v in released.verdicts if v.outcome == "pass" and v.check not in told)
+    said = f" Checked: {', '.join(inline(check, 60) for check in passed)}." if passed else ""
+    lines = [f"- ⚠️ {inline(verdict.check, 60)}: {sentences(verdict)}" for verdict in warned[:MOST_WARNINGS]]
+    more = [f"- and {len(warned) - MOST_WARNINGS} more; {ELSEWHERE}"] if len(warned) > MOST_WARNINGS else []
+    return said + "".join(f"\n{line}" for line in ["", *lines, *more] if lines)
 
 
 def _row(model: ModelStanding, job: Standing, *, dry: bool) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def next_action(failed: Failure, links: Links) -> str:
         " store has"
     )
     match failed.exit_code:
-        case errors.BadInputError.exit_code:
+        case errors.GateError.exit_code | errors.BadInputError.exit_code:
             action = (
                 "correct what the message names (most often a line of matrix.yml); trying again alone helps nothing"
             )
