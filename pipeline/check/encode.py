@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "llama-tokenize"
 PRE = "tokenizer.ggml.pre"
+ALIGNMENT = 32
 # Processor time after which a tokenizer does not end any more; the slowest seen took 20 s.
 SECONDS = 300
 LIMITED = ("/bin/sh", "-c", 'ulimit -t "$0"; exec "$@"', str(SECONDS))
@@ -115,7 +116,8 @@ def with_pre(gguf: GGUFFile, pre: str, path: Path) -> None:
                 parts.append(file.read(value.end - begin))
     parts.append(b"".join((_string(PRE), (8).to_bytes(4, "little"), _string(pre))))
     header = magic_and_version + (0).to_bytes(8, "little") + len(parts).to_bytes(8, "little")
-    path.write_bytes(header + b"".join(parts))
+    content = header + b"".join(parts)
+    path.write_bytes(content + bytes(-len(content) % ALIGNMENT))
 
 
 def _string(text: str) -> bytes:

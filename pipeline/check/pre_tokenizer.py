@@ -31,7 +31,7 @@ class Better(NamedTuple):
 
 
 def names(llama_tree: Path | None) -> list[list[str]]:
-    """Return the names that this llama.cpp knows, those that it treats alike together; empty where it cannot be read."""
+    """Return the names that this llama.cpp knows, those that it treats alike together; empty without its source."""
     try:
         code = (llama_tree / "src" / "llama-vocab.cpp").read_text(encoding="utf-8") if llama_tree else ""
     except (OSError, ValueError):
@@ -42,7 +42,8 @@ def names(llama_tree: Path | None) -> list[list[str]]:
         if name:
             together.append(name)
         elif kind and together:
-            groups.append(together)
+            if together not in groups:
+                groups.append(together)
             together = []
     return groups
 

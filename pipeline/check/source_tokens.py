@@ -27,7 +27,11 @@ def encode(source: Path, texts: list[str]) -> dict[str, Any]:
         fast.no_truncation()
         fast.no_padding()
         ids = [one.ids for one in fast.encode_batch_fast(texts, add_special_tokens=False)]
-        return {"ids": ids, "second": _sentencepiece(pieces, texts) if pieces.is_file() else None, "parses_special": True}
+        return {
+            "ids": ids,
+            "second": _sentencepiece(pieces, texts) if pieces.is_file() else None,
+            "parses_special": True,
+        }
     if pieces.is_file():
         return {"ids": _sentencepiece(pieces, texts), "second": None, "parses_special": False}
     if (source / "vocab.json").is_file() and (source / "merges.txt").is_file():
