@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import shell
 from pipeline.check import source_tokens
-from pipeline.check.vocabulary import CONTROL, UNKNOWN, USER_DEFINED
+from pipeline.check.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, quoted
 from pipeline.errors import ToolchainError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def separators(vocabulary: Vocabulary) -> Iterator[int]:
     """
     tokens = vocabulary.tokens
     special = [n for n, kind in enumerate(vocabulary.types[: len(tokens)]) if kind in (UNKNOWN, CONTROL, USER_DEFINED)]
-    special = [n for n in special if tokens[n].isprintable() and len(tokens[n]) > 2]
+    special = [n for n in special if tokens[n].isprintable() and 2 < len(tokens[n]) <= 64]
     special.sort(key=lambda n: (tokens[n] != "<unk>", -len(tokens[n]), n))
     for n in special[:8]:
         if not any(tokens[n] in tokens[other] for other in special if other != n):
@@ -87,6 +87,22 @@ def by_llama(tools: Path, model: Path, texts: Sequence[str], separator: tuple[in
     if len(groups) != len(texts):
         raise NoSeparatorError(f"{len(groups)} pieces where {len(texts)} texts were joined")
     return groups
+
+
+def loading_error(tools: Path, model: Path, room: Path) -> str | None:
+    """Return what llama.cpp says of a vocabulary that it does not load; None where it tokenizes a text."""
+    try:
+        shell.run([*LIMITED, tools / PROGRAM, "-m", model.resolve(), "-p", "a", "--ids"], cwd=room, doing="loading it")
+    except ToolchainError as error:
+        return last_line(error, "error loading model: ")
+    return None
+
+
+def last_line(error: ToolchainError, after: str = "") -> str:
+    """Return what a program said last, or last behind the words `after`; bounded, and a literal."""
+    said = [line.removeprefix("  | ") for line in str(error).splitlines() if line.startswith("  | ")]
+    told = [line.partition(after)[2] for line in said if after and after in line]
+    return quoted((told or said or str(error).splitlines() or [""])[-1 if said else 0], 120)
 
 
 def by_source(source: Path, texts: Sequence[str], room: Path) -> SourceTokens:

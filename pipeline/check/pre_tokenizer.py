@@ -79,7 +79,8 @@ def better(
     """
     tools, tree = llama
     current, best = gguf.metadata.get(PRE), None
-    for group in names(tree):
+    # What many models share comes first: it is the likelier, and the name that people know.
+    for group in sorted(names(tree), key=len, reverse=True):
         if current in group or group == ["default"]:
             continue
         model = room / "other.gguf"

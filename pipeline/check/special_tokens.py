@@ -258,7 +258,9 @@ def _ends(gguf: GGUFFile, ours: Vocabulary, theirs: _Source) -> list[Verdict]:
     """Does llama.cpp stop at each token at which the source does."""
     stops = {_id(gguf, name) for name in ENDS}
     missed = [
-        n for n in sorted(theirs.ends) if n < len(ours.tokens) and n not in stops and ours.tokens[n] not in END_TEXTS
+        n
+        for n in sorted(theirs.ends)
+        if 0 <= n < len(ours.tokens) and n not in stops and ours.tokens[n] not in END_TEXTS
     ]
     if not missed:
         return []

@@ -109,7 +109,7 @@ class _Comparison:
         written += [
             t for t, kind in zip(self.ours.tokens, self.ours.types, strict=False) if kind in (CONTROL, USER_DEFINED)
         ]
-        written = [token for token in dict.fromkeys(written) if token.strip() and len(token) <= 64]
+        written = [token for token in dict.fromkeys(written) if _typed(token)]
         special = written[: SPECIAL_TOKENS // 2] + written[SPECIAL_TOKENS // 2 :][-SPECIAL_TOKENS // 2 :]
         samples = corpus.strings(special)
         for number in encode.separators(self.ours):
@@ -131,18 +131,20 @@ class _Comparison:
             try:
                 source = there.result()
             except ToolchainError as error:
-                return [skipped(CHECK, f"the source's tokenizer gave no tokens: {_last_line(error)}")]
+                return [skipped(CHECK, f"the source's tokenizer gave no tokens: {encode.last_line(error)}")]
             try:
                 ids = here.result()
             except ToolchainError as error:
-                if self._loads(separator):
-                    return [warned(CHECK, f"llama-tokenize stops at a text: {_last_line(error)}", LIMITS)]
-                return [failed(CHECK, f"llama.cpp does not load the vocabulary: {_last_line(error)}", AGAIN)]
+                if said := encode.loading_error(self.llama[0], self.gguf.path, self.room):
+                    return [failed(CHECK, f"llama.cpp does not load the vocabulary: {said}", AGAIN)]
+                return [warned(CHECK, f"llama-tokenize stops at a text: {encode.last_line(error)}", LIMITS)]
             verdicts = []
             try:
                 ids = ids + here_long.result()
             except ToolchainError as error:
-                verdicts.append(warned(CHECK, f"llama-tokenize stops at very long words: {_last_line(error)}", LIMITS))
+                verdicts.append(
+                    warned(CHECK, f"llama-tokenize stops at very long words: {encode.last_line(error)}", LIMITS)
+                )
         compared = [s for s in (usual + long)[: len(ids)] if source.parses_special or s.kind != SPECIAL]
         differences = []
         for n, sample in enumerate((usual + long)[: len(ids)]):
@@ -155,12 +157,6 @@ class _Comparison:
 
     def _llama(self, samples: list[Sample], separator: tuple[int, str]) -> list[list[int]]:
         return encode.by_llama(self.llama[0], self.gguf.path, [s.text for s in samples], separator, self.room)
-
-    def _loads(self, separator: tuple[int, str]) -> bool:
-        try:
-            return bool(self._llama([Sample("a", "words")], separator))
-        except ToolchainError:
-            return False
 
     def _judge(
         self,
@@ -209,9 +205,10 @@ class _Comparison:
         wanted = [expected[sample] for sample in tried]
         found = pre_tokenizer.better(self.gguf, self.llama, [s.text for s in tried], wanted, separator, self.room)
         named = self.gguf.metadata.get(encode.PRE)
+        named = quoted(str(named)) if named else "missing"
         if found and found.differing <= LEFT * len(ordinary[::step]):
             kind = by_kind.most_common(1)[0][0]
-            what = f"{encode.PRE} is {named!r:.80}, which splits {kind} otherwise than the source; with {found.pre!r}"
+            what = f"{encode.PRE} is {named}, which splits {kind} otherwise than the source; with {found.pre!r}"
             how_many = f"{found.differing} of {len(tried)} texts tried differ, not {len(ordinary[::step])}"
             return failed(CHECK, f"{what} {how_many}. {seen}", pre_tokenizer.CONVERT)
         if len(ordinary) > FAR_TOO_MANY * sum(n for kind, n in total.items() if corpus.KINDS[kind].ordinary):
@@ -241,7 +238,6 @@ def _shares(total: Counter[str], differences: list[Difference]) -> str:
     return ", ".join(f"{by_kind[kind]} of {total[kind]} {kind}" for kind in worst)
 
 
-def _last_line(error: ToolchainError) -> str:
-    """Return the last thing that a program said, bounded."""
-    said = [line.removeprefix("  | ") for line in str(error).splitlines() if line.startswith("  | ")]
-    return quoted((said or str(error).splitlines() or [""])[-1], 120)
+def _typed(token: str) -> bool:
+    """Whether a special token can be written into a text: it has more than spaces, is short, and is UTF-8."""
+    return bool(token.strip()) and len(token) <= 64 and token.encode(errors="ignore").decode() == token

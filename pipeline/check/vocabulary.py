@@ -109,7 +109,7 @@ def of_source(source: Path) -> SourceVocabulary | None:
             for one in tokenizer.get("added_tokens") or ()
         ]
         merges = [_merge(one) for one in model["merges"]] if model.get("merges") else None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise UnreadableError("tokenizer.json has not the form of one") from error
     return SourceVocabulary(pieces | {one.id: one.content for one in added}, added, merges)
 
@@ -127,8 +127,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise UnreadableError(f"{path.name} is larger than {LARGEST_JSON >> 20} MiB")
     try:
         content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"{path.name} is no JSON") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableError(f"{path.name} cannot be read as JSON") from error
     if not isinstance(content, dict):
         raise UnreadableError(f"{path.name} holds no JSON object")
     return content
