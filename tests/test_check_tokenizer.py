@@ -12,7 +12,8 @@ from gguf import GGUFWriter, TokenType
 
 from pipeline import gguf_file
 from pipeline.check import pre_tokenizer, special_tokens, tokenizer
-from pipeline.check.encode import with_pre
+from pipeline.check.encode import separators, with_pre
+from pipeline.check.vocabulary import Vocabulary
 from pipeline.toolchain import tools
 
 LLAMA_3 = (
@@ -289,6 +290,17 @@ def test_sentencepiece(pieces, built, tmp_path):
     assert "no space is put before each text" in only(tokenizer.compare(unprefixed, source, *built))
 
 
+def test_what_stands_between_the_texts():
+    def found(*special):
+        tokens = ["a", *(token for token, _ in special)]
+        return list(separators(Vocabulary("gpt2", tokens, [1, *(kind for _, kind in special)])))
+
+    assert found(("<unk>", 2), ("<|longer|>", 3)) == [1, 2]
+    assert found(("<|end|>", 3), ("<|longer|>", 3), ("text", 1), ("<0x0A>", 6)) == [2, 1]
+    assert found((" " * 24, 4), ("\n\n\n\n", 4), ("x" * 65, 4), ("\udcff<|>", 3), ("<|", 3)) == []
+    assert found(("<s>", 3), ("<s><s>", 3)) == [2], "one within another may be found in its place"
+
+
 def test_another_pre_tokenizer_is_written_into_a_copy(write, tmp_path):
     file = write()
     with_pre(file, "other", tmp_path / "copy.gguf")
@@ -324,6 +336,17 @@ def test_special_tokens_that_are_not_the_sources(write, source, fault):
     failures = [v for v in special_tokens.compare(write(change), source) if v.outcome == "fail"]
     assert any(re.search(message, v.seen) for v in failures), failures
     assert all(v.advice.endswith(".") and len(v.seen) < 300 for v in failures)
+
+
+def test_a_special_token_that_is_no_utf8_and_one_that_is_long(write, source):
+    def hostile(keys):
+        keys["tokens"] = [token.encode() for token in keys["tokens"]] + [b"\xff\xfe<|bad|>", b"<|" + b"x" * 100_000]
+        keys["types"] += [3, 3]
+
+    file = write(hostile)
+    for verdicts in (tokenizer.compare(file, source, None, None), special_tokens.compare(file, source)):
+        assert not any(v.outcome == "fail" for v in verdicts)
+        assert all(len(v.seen) < 400 for v in verdicts)
 
 
 def test_where_generation_ends(write, source, tmp_path):

@@ -54,7 +54,7 @@ def separators(vocabulary: Vocabulary) -> Iterator[int]:
     """
     tokens = vocabulary.tokens
     special = [n for n, kind in enumerate(vocabulary.types[: len(tokens)]) if kind in (UNKNOWN, CONTROL, USER_DEFINED)]
-    special = [n for n in special if tokens[n].isprintable() and 2 < len(tokens[n]) <= 64]
+    special = [n for n in special if tokens[n].isprintable() and 2 < len(tokens[n].strip()) == len(tokens[n]) <= 64]
     special.sort(key=lambda n: (tokens[n] != "<unk>", -len(tokens[n]), n))
     for n in special[:8]:
         if not any(tokens[n] in tokens[other] for other in special if other != n):

@@ -167,6 +167,7 @@ class _Comparison:
     ) -> list[Verdict]:
         total = Counter(sample.kind for sample in compared)
         unparsed = [d for d in differences if d.sample.kind == SPECIAL and len(d.theirs) == 1 and len(d.ours) > 1]
+        unparsed = unparsed if self.ours.model in EXACT else []
         verdicts = []
         if unparsed:
             what = f"{unparsed[0].show(self.ours)}; {len(unparsed)} such tokens"
