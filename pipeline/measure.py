@@ -79,11 +79,8 @@ class ReferenceLogits(Step):
         llama = tools(store, self.reference.toolchain)
         text = self.text.open(store)
         doing = f"computing the reference logits of {self.reference.source.id}"
-        command = [*_perplexity(llama, model, room / LOGITS), "-f", text]
-        limit = ["--chunks", str(self.chunks)] if self.chunks else []
-        printed = shell.run([*command, *limit], cwd=room, env=PATIENT, doing=doing, watch=chunk_watch(task, 0.0, 0.5))
-        chunks = chunk_count(printed, self.text, doing)
-        _check_logits(room / LOGITS, chunks)
+        printed = write_logits(llama, model, text, self.chunks, room, doing, chunk_watch(task, 0.0, 0.5))
+        _check_logits(room / LOGITS, chunk_count(printed, self.text, doing))
         write_answers(llama, model, self.prompt, self.max_tokens, room)
         (room / QUALITY).write_text(measure(llama, model, room / LOGITS, chunk_watch(task, 0.5, 1.0)).model_dump_json())
 
@@ -112,6 +109,15 @@ class Measured(Step):
         except NotFiniteError:
             quality = "null"
         (room / QUALITY).write_text(quality)
+
+
+def write_logits(
+    llama: Tools, model: Path, text: Path, chunks: int | None, room: Path, doing: str, watch: Callable[[str], None]
+) -> shell.Completed:
+    """Put the log-probabilities of `model` over so many chunks of a text, None for all, into the room's `LOGITS`."""
+    command = [*_perplexity(llama, model, room / LOGITS), "-f", text]
+    limit = ["--chunks", str(chunks)] if chunks else []
+    return shell.run([*command, *limit], cwd=room, env=PATIENT, doing=doing, watch=watch)
 
 
 def measure(llama: Tools, model: Path, logits: Path, watch: Callable[[str], None]) -> Quality:

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 QUANT = "quant.gguf"
 FALLBACKS = "fallbacks.json"
-PLANNED = re.compile(
-    r"^\[ *\d+/ *\d+\] (\S+) +- \[[\d, ]+\], type = +(\S+), size = .*?(?:\((\w+)\))?$", re.MULTILINE
-)
+PLANNED = re.compile(r"^\[ *\d+/ *\d+\] (\S+) +- \[[\d, ]+\], type = +(\S+), size = .*?(?:\((\w+)\))?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def assemble(
         base_model=steps.source.id,
         pipeline=__version__,
         provenance=results[0].provenance,
-        results=tuple(results),
+        results=_ranked(results),
         files=(),
         missing=tuple(missing),
         withdrawn=last.withdrawn if last else (),
@@ -135,6 +135,17 @@ def assemble(
     licences: dict[str, Content] = {name: papers.file(name).read_bytes() for name in steps.source.licences}
     original = papers.file(CARD).read_bytes().decode("utf-8", "replace") if CARD in papers.files else None
     return bundle(draft, steps.model.card, original, places, licences)
+
+
+def _ranked(results: Sequence[Result]) -> tuple[Result, ...]:
+    """Say of each file that is published whether a smaller one beside it is better."""
+    worse = quality.dominated([result for result in results if not result.withheld])
+    ranked = []
+    for result in results:
+        others = tuple(v for v in result.verdicts if v.check != quality.DOMINATED)
+        own = (worse[result.quant],) if result.quant in worse else ()
+        ranked.append(result.model_copy(update={"verdicts": (*others, *own)}))
+    return tuple(ranked)
 
 
 def bundle(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pipeline.plan import Plan
     from pipeline.publish.change import Change
-    from pipeline.result import Result
+    from pipeline.result import Result, Verdict
 
 NUMERIC = "0123456789-"
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -87,3 +87,21 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
         "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def inspection(described: Sequence[tuple[str, str]], verdicts: Sequence[Verdict]) -> str:
+    """Lay out what a file is and a line a check; what is to be done stands under what was seen."""
+    lines = aligned([(f"{name}:", value) for name, value in described])
+    width = max(len(verdict.check) for verdict in verdicts)
+    for outcome in ("fail", "warn", "pass", "skip"):
+        for verdict in verdicts:
+            if verdict.outcome == outcome:
+                mark = outcome.upper() if outcome == "fail" else outcome
+                lines += ["", f"{mark:4}  {verdict.check:{width}}  {visible(verdict.seen)}"][
+                    outcome in ("pass", "skip") :
+                ]
+                lines += [f"{'':{width + 8}}{visible(verdict.advice)}"] if verdict.advice else []
+    counts = [sum(verdict.outcome == outcome for verdict in verdicts) for outcome in ("fail", "warn", "pass", "skip")]
+    said = ["{} failed", "{} warned", "{} passed", "{} not run"]
+    lines += ["", ", ".join(text.format(n) for text, n in zip(said, counts, strict=True) if n)]
+    return "\n".join(line.replace(NO_BREAK, " ") for line in lines)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+TOKENIZER = "tokenizer.json"
+PRE_TOKENIZER = {
+    "type": "Sequence",
+    "pretokenizers": [
+        {"type": "Digits", "individual_digits": True},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    ],
+}
 
 
 def unpack(gguf: Path, directory: Path) -> None:
@@ -20,6 +30,10 @@ def unpack(gguf: Path, directory: Path) -> None:
     fresh.load_state_dict(held.state_dict())
     fresh.save_pretrained(directory)
     AutoTokenizer.from_pretrained(where, gguf_file=name).save_pretrained(directory)
+    # transformers takes every GGUF's words apart as GPT-2 does; SmolLM2 takes digits apart first.
+    tokenizer = json.loads((directory / TOKENIZER).read_text(encoding="utf-8"))
+    tokenizer["pre_tokenizer"] = PRE_TOKENIZER
+    (directory / TOKENIZER).write_text(json.dumps(tokenizer, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

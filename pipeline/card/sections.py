@@ -135,7 +135,7 @@ def _spread(release: Release) -> float:
 def passed(release: Release) -> list[str]:
     """The checks that every published file passed, in the order they ran."""
     verdicts = [verdict for result in release.published for verdict in result.verdicts]
-    warned = {verdict.check for verdict in verdicts if verdict.outcome != "pass"}
+    warned = {verdict.check for verdict in verdicts if verdict.outcome == "warn"}
     return [inline(check) for check in dict.fromkeys(v.check for v in verdicts) if check not in warned]
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline import gguf_file
 from pipeline.check import structure
 from pipeline.check.verdict import failed, passed, skipped
+from pipeline.file_names import NUMBERED
 from pipeline.gguf_file import shown
-from pipeline.shards import NUMBERED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

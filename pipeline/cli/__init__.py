@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from pipeline import __version__, endings
-from pipeline.cli import github, plan, publish, store, work
+from pipeline.cli import github, inspect, plan, publish, store, work
 from pipeline.cli.options import Commands
 
 
@@ -33,6 +33,7 @@ for command in (
     work.job_command,
     work.run_command,
     work.demo,
+    inspect.inspect,
     publish.stage,
     publish.release,
     publish.card_command,

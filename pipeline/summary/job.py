@@ -20,6 +20,7 @@ _OUTCOMES = {
     "pass": "✅\N{NO-BREAK SPACE}passed",
     "warn": "⚠️\N{NO-BREAK SPACE}warning",
     "fail": "⛔\N{NO-BREAK SPACE}failed",
+    "skip": "–\N{NO-BREAK SPACE}not run",
 }
 
 
@@ -82,7 +83,10 @@ def _measured(result: Result) -> str:
 
 
 def _checks(result: Result) -> str:
-    rows = [(inline(verdict.check, 60), _OUTCOMES[verdict.outcome], sentences(verdict)) for verdict in result.verdicts]
+    rows = [
+        (inline(verdict.check, 60), _OUTCOMES[verdict.outcome], sentences(verdict))
+        for verdict in [*result.provenance.verdicts, *result.verdicts]
+    ]
     return table(("Check", "Outcome", "Seen"), rows, left=3)
 
 
