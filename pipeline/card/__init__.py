@@ -106,6 +106,7 @@ def render(
         prompt_use="through the model's chat template" if provenance.chat_template else "as it stands",
         max_tokens=provenance.max_tokens,
         answers=sections.answers(release),
+        vetted=sections.vetted(release),
         passed=sections.passed(release),
         warnings=sections.warnings(release),
         withheld=sections.withheld(release),

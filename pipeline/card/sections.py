@@ -132,6 +132,12 @@ def _spread(release: Release) -> float:
     return max((rate.error / rate.value for rate in rates if rate.value), default=0.0)
 
 
+def vetted(release: Release) -> list[str]:
+    """What was found out about the reference and the imatrix, a line a check."""
+    marks = {"warn": " (a warning)", "skip": " (not run)"}
+    return [f"{inline(v.check)}{marks.get(v.outcome, '')}: {sentences(v)}" for v in release.provenance.verdicts]
+
+
 def passed(release: Release) -> list[str]:
     """The checks that every published file passed, in the order they ran."""
     verdicts = [verdict for result in release.published for verdict in result.verdicts]
