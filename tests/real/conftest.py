@@ -48,7 +48,7 @@ def store(request, machine_store, prepared, tmp_path):
 
 def copied_store(machine_store: Store, prepared: Store, root: Path) -> Store:
     store = empty_store(machine_store, root)
-    for kind in ("reference", "imatrix", "logits"):
+    for kind in ("reference", "vetting", "imatrix", "logits", "parity"):
         shutil.copytree(prepared.root / kind, root / kind, copy_function=os.link)
     return store
 
