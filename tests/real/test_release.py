@@ -84,7 +84,13 @@ def test_one_quant_alone_then_one_more(make, matrix_file, store):
     before = made_steps(store)
     made = make(matrix_file("llama", "Q5_K_M, Q4_K_M"))
     assert [r.quant for r in made.results] == ["Q5_K_M", "Q4_K_M"]
-    assert sorted(name.split("/")[0] for name in made_steps(store) - before) == ["answer", "checks", "quality", "quant", "speed"]
+    assert sorted(name.split("/")[0] for name in made_steps(store) - before) == [
+        "answer",
+        "checks",
+        "quality",
+        "quant",
+        "speed",
+    ]
 
 
 def test_a_run_of_one_quant_never_takes_others_from_the_release(make, matrix_file, store):
