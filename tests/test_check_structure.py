@@ -16,7 +16,8 @@ from pipeline.check import shards as split
 from pipeline.check import structure, tensor_types
 from pipeline.check.metadata import ImatrixKeys
 from pipeline.convert import REFERENCE
-from pipeline.preview.engine import LINE, _write_imatrix
+from pipeline.preview.engine import _write_imatrix
+from pipeline.quantize import planned
 from pipeline.recipe import QUANT_TYPES
 from pipeline.result import Fallback
 from pipeline.toolchain import tools
@@ -301,11 +302,10 @@ def test_no_quant_type_contradicts_itself(machine_store, toolchain, tmp_path):
             options = ["--imatrix", "imatrix.gguf"] if "0" not in name else []
             command = [program, "--dry-run", *options, REFERENCE, "quant.gguf", name]
             printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-            lines = LINE.findall(printed.stdout + printed.stderr)
+            types = planned(printed.stdout + printed.stderr)
             if printed.returncode and name == "Q1_0":
                 continue  # has no fallback, so llama-quantize refuses
-            assert len(lines) == len(reference.tensors)
-            types = {tensor: (becomes or was).upper() for tensor, was, becomes in lines}
+            assert types.keys() == reference.tensors.keys()
             made = {t: gguf_file.Tensor.of(t, reference.tensors[t].shape, kind) for t, kind in types.items()}
             metadata = reference.metadata | {"general.file_type": numbers[name]}
             file = replace(reference, tensors=made, metadata=metadata, path=tmp_path / f"x-{name}.gguf")
