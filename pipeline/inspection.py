@@ -80,6 +80,8 @@ def examine(inputs: Inputs, llama: Tools | None) -> list[Verdict]:
     if file.metadata.get("split.count", 0) > 1 or shards.siblings(inputs.file)[0]:
         return _shards(inputs.file, reference)
     found = quant.verdicts(file, reference, _making(inputs, llama))
+    if found[0].outcome == "fail":  # its data is not where it should be
+        return found
     if inputs.source is not None:
         found += _beside_source(inputs, file, inputs.source, llama)
     else:

@@ -52,6 +52,9 @@ PLACEMENT = (
     "-DCMAKE_INSTALL_RPATH=$ORIGIN",
     "-DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON",  # CUDA's libraries stay where they are
 )
+# GCC 12 leaves out most of the stores before AMX is configured, and ggml's kernels then die of SIGILL or SIGSEGV at the
+# first quantized matrix.
+NO_AMX = "-O3 -DNDEBUG -mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 # The tools print through a thread of their own and leave without waiting for it: without this, on a loaded machine,
 # some runs of llama-perplexity lose their last lines, and end well. It changes what is printed, never what is computed.
 FLUSH_FILE = "common/log.cpp"
@@ -168,7 +171,7 @@ class Toolchain(Step):
     def inputs(self) -> dict[str, Any]:
         return {
             "source": digest_of(self.source),
-            "flags": [*FLAGS, *PLACEMENT],
+            "flags": [*FLAGS, *PLACEMENT, *_without_amx()],
             "cuda": self.cuda,
             "machine": _processor(),
         }
@@ -185,6 +188,7 @@ class Toolchain(Step):
             *("-S", tree, "-B", build, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_program('ninja')}"),
             *FLAGS,
             *PLACEMENT,
+            *_without_amx(),
             *("-DLLAMA_BUILD_NUMBER=0", f"-DLLAMA_BUILD_COMMIT={self.source.commit}"),
             *(["-DGGML_CUDA=ON"] if self.cuda else []),
         ]
@@ -275,10 +279,22 @@ def _program(name: str) -> str:
 
 def _processor() -> str:
     """Name the instruction set, since the tools are built for exactly this one (-march=native)."""
+    if (features := _features()) is None:
+        return f"{platform.system()} {platform.machine()} {platform.processor()}"
+    return f"Linux {platform.machine()} {hashlib.sha256(' '.join(features).encode()).hexdigest()[:16]}"
+
+
+def _without_amx() -> list[str]:
+    if "amx_tile" not in (_features() or ()):
+        return []
+    return [f"-DCMAKE_{language}_FLAGS_RELEASE={NO_AMX}" for language in ("C", "CXX")]
+
+
+def _features() -> list[str] | None:
+    """The processor's features by Linux's names, sorted; None where it does not say."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return f"{platform.system()} {platform.machine()} {platform.processor()}"
+        return None
     flags = re.search(r"^(?:flags|Features)\s*: (.*)$", cpuinfo, re.MULTILINE)
-    features = " ".join(sorted(flags[1].split())) if flags else ""
-    return f"Linux {platform.machine()} {hashlib.sha256(features.encode()).hexdigest()[:16]}"
+    return sorted(flags[1].split()) if flags else []

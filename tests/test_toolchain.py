@@ -30,6 +30,13 @@ def test_identity_is_of_source_and_flags_not_of_the_machine(monkeypatch):
     assert other.identity != cpu.identity
 
 
+def test_kernels_that_the_compiler_breaks_are_left_out(monkeypatch):
+    cpu = toolchain.Toolchain(toolchain.LlamaSource(PIN), cuda=False)
+    for features, expected in ((["avx2"], 0), (["amx_int8", "amx_tile", "avx2"], 2)):
+        monkeypatch.setattr(toolchain, "_features", lambda features=features: features)
+        assert sum("-mno-amx-tile" in flag for flag in cpu.inputs()["flags"]) == expected
+
+
 def test_a_directory_is_known_by_its_content(tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.c").write_text("int a;")

@@ -31,8 +31,11 @@ def speech(file: GGUFFile, source: Path | None, tools: Path | None, tree: Path |
 
 def reference(file: GGUFFile, source: Path, tools: Path | None, tree: Path | None) -> list[Verdict]:
     """Hold a file that is not quantized against its source, without running it."""
+    layout = structure.layout(file)
+    if layout.outcome == "fail":
+        return [layout]
     return [
-        structure.layout(file),
+        layout,
         *blocks.scan(file),
         *conversion.tensors(file, source),
         *hyperparameters.compare(file, source),

@@ -66,13 +66,21 @@ def _misplaced(file: GGUFFile) -> str:
             return f"{shown(name)} begins at {tensor.offset}, which is no multiple of the alignment, {file.alignment}"
         if tensor.offset != expected:
             where = f"{shown(name)} begins at {tensor.offset}, {shown(before)} before it ends at {expected}"
+            if other := _overlapped(file, tensor):
+                return f"two tensors overlap: {shown(name)} begins at {tensor.offset}, within {shown(other)}"
             if not before:
                 return f"{shown(name)}, the first tensor, begins at {tensor.offset}, not at 0"
             if tensor.offset > expected:
                 return f"a gap of {tensor.offset - expected} bytes between tensors: {where}"
-            return f"two tensors overlap, or are out of order: {where}"
+            return f"tensors are out of order: {where}"
         expected, before = _padded(tensor.offset + tensor.size, file.alignment), name
     return ""
+
+
+def _overlapped(file: GGUFFile, tensor: Tensor) -> str:
+    """Name a tensor in whose place another begins; empty for none."""
+    places = ((t.name, t.offset, t.offset + t.size) for t in file.tensors.values() if t is not tensor)
+    return next((name for name, begin, end in places if begin <= tensor.offset < end), "")
 
 
 def _unwritten(file: GGUFFile) -> Verdict | None:

@@ -157,7 +157,12 @@ def _fault(seen: _Look) -> tuple[str, float]:
         return "is all zero, and the reference's is not", times
     if not np.isfinite(seen.ours).all():
         return "holds NaN or Inf", times
-    if cosine < UNRELATED:
+    with np.errstate(all="ignore"):
+        like = seen.both / np.sqrt(seen.ours * seen.theirs)
+    loud = seen.theirs > 0.01 * seen.theirs.mean()  # quieter rows may vanish behind the scales of a type
+    odd = seen.rows[loud & ~(like > UNRELATED - 0.1)]
+    # A few rows of large numbers outweigh all others: then it is they that are wrong, and not the tensor.
+    if cosine < UNRELATED and 2 * odd.size > int(loud.sum()):
         return OTHER_VALUES, times
     if last := int(seen.expert[-1]):
         parts = {number: seen.part(seen.expert == number) for number in range(last + 1)}
@@ -166,10 +171,6 @@ def _fault(seen: _Look) -> tuple[str, float]:
         if bad and len(bad) <= last:
             listed = ", ".join(map(str, bad[:8])) + (" …" if len(bad) > 8 else "")
             return f"{OTHER_VALUES} in {len(bad)} of {last + 1} experts: {listed}", times
-    with np.errstate(all="ignore"):
-        like = seen.both / np.sqrt(seen.ours * seen.theirs)
-    loud = seen.theirs > 0.01 * seen.theirs.mean()  # quieter rows may vanish behind the scales of a type
-    odd = seen.rows[loud & ~(like > UNRELATED - 0.1)]
     if odd.size:
         return f"{OTHER_VALUES} in {odd.size} of {seen.rows.size} rows: row {odd[0]} for one", times
     if times > WRONG:
