@@ -90,18 +90,20 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def inspection(described: Sequence[tuple[str, str]], verdicts: Sequence[Verdict]) -> str:
-    """Lay out what a file is and a line a check; what is to be done stands under what was seen."""
-    lines = aligned([(f"{name}:", value) for name, value in described])
-    width = max(len(verdict.check) for verdict in verdicts)
-    for outcome in ("fail", "warn", "pass", "skip"):
-        for verdict in verdicts:
-            if verdict.outcome == outcome:
-                mark = outcome.upper() if outcome == "fail" else outcome
-                lines += ["", f"{mark:4}  {verdict.check:{width}}  {visible(verdict.seen)}"][
-                    outcome in ("pass", "skip") :
-                ]
-                lines += [f"{'':{width + 8}}{visible(verdict.advice)}"] if verdict.advice else []
-    counts = [sum(verdict.outcome == outcome for verdict in verdicts) for outcome in ("fail", "warn", "pass", "skip")]
-    said = ["{} failed", "{} warned", "{} passed", "{} not run"]
-    lines += ["", ", ".join(text.format(n) for text, n in zip(said, counts, strict=True) if n)]
-    return "\n".join(line.replace(NO_BREAK, " ") for line in lines)
+    """Lay out what a file is, each fault with what is to be done under it, then a line a check without one."""
+    column, width = (max(map(len, words)) for words in ([n for n, _ in described], [v.check for v in verdicts]))
+    lines: dict[str, list[str]] = {outcome: [] for outcome in ("fail", "warn", "pass", "skip")}
+    for verdict in verdicts:
+        mark = "FAIL" if verdict.outcome == "fail" else verdict.outcome
+        lines[verdict.outcome].append(f"{mark}  {verdict.check:{width}}  {visible(verdict.seen)}")
+        if verdict.advice:
+            lines[verdict.outcome][-1] += f"\n{'':{width + 8}}{visible(verdict.advice)}"
+    said = {"fail": "failed", "warn": "warned", "pass": "passed", "skip": "not run"}
+    parts = [
+        "\n".join(f"{name + ':':{column + 1}}  {value}" for name, value in described),
+        *lines["fail"],
+        *lines["warn"],
+        "\n".join([*lines["pass"], *lines["skip"]]),
+        ", ".join(f"{len(lines[outcome])} {word}" for outcome, word in said.items() if lines[outcome]),
+    ]
+    return "\n\n".join(filter(None, parts)).replace(NO_BREAK, " ")

@@ -58,6 +58,12 @@ def shards(path: Path, reference: GGUFFile | None = None) -> Verdict:
     return passed("shards", f"{len(files)} of {len(files)} shards, {total} tensors, each of them once")
 
 
+def is_shard(file: GGUFFile) -> bool:
+    """Whether it is one by its name, or by what it says of itself."""
+    count = file.metadata.get(COUNT)
+    return bool(siblings(file.path)[0]) or (isinstance(count, int) and count > 1)
+
+
 def siblings(path: Path) -> tuple[list[str], Mapping[str, Path]]:
     """Return the names of all shards that a shard's name speaks of, and those that lie in its directory.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pipeline.gguf_file import DamagedError, GGUFFile, Tensor
+    from pipeline.gguf_file import GGUFFile, Tensor, UnreadableError
     from pipeline.result import Fallback, Verdict
 
 AGAIN = "Quantize again; if it stays so, llama-quantize and the converter of this llama.cpp do not fit together."
@@ -27,7 +27,7 @@ MAX_HOLES = 10_000
 TRAILER = 1 << 20
 
 
-def damaged(error: DamagedError) -> Verdict:
+def damaged(error: UnreadableError) -> Verdict:
     """Say as a verdict why `gguf_file.parse` could not read a header."""
     return failed("file", error.fault, error.advice)
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pipeline import errors
 from pipeline.cli import shared
 from pipeline.cli.options import cuda_option, matrix_option, store_option
-
-if TYPE_CHECKING:
-    from pipeline.toolchain import Tools
 
 PLACE = click.Path(path_type=Path)
 
@@ -40,14 +36,13 @@ def inspect(
     from pipeline import inspection, report, run, toolchain
 
     inputs = inspection.Inputs(file=file, source=source, reference=reference)
-    inspection.open_all(inputs)  # before a build that may be for nothing
-    llama: Tools | None = None
-    if source is not None or reference is not None:
+    found = inspection.at_once(inputs)  # before a build that may be for nothing
+    if not found and (source or reference):
         store = shared.open_store(store_root)
         with store.in_use():
             llama = toolchain.tools(store, run.toolchain_of(shared.read_matrix(matrix_file), cuda=cuda))
-            found = inspection.examine(inputs, llama)
-    else:
+            found = inspection.examine(inputs, llama, store.display.say)
+    elif not found:
         found = inspection.examine(inputs, None)
     click.echo(report.inspection(inspection.described(file), found))
     if any(verdict.outcome == "fail" for verdict in found):
