@@ -5,7 +5,6 @@ Ends with 1 where the gate catches less than 95 % of the broken files by their n
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""Good files, over architectures, sizes, types and recipes: each as the pipeline makes it, and nothing wrong with it."""
+"""Good files, over architectures, types and recipes: each as the pipeline makes it, and nothing wrong with it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from pipeline.result import Verdict
     from zoo.kit import Kit, Model
 
-TYPES = """Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K_L Q3_K_M Q3_K_S IQ3_M IQ3_XS
-IQ3_XXS Q2_K IQ2_M""".split()
+TYPES = """
+Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K_L Q3_K_M Q3_K_S IQ3_M IQ3_XS IQ3_XXS Q2_K
+IQ2_M"""
+
 RECIPES = {
     "Q4_K_M without an imatrix": Recipe(name="Q4_K_M", base="Q4_K_M", imatrix=False),
     "Q4_K_M with a larger embedding": Recipe(name="Q4_K_L", base="Q4_K_M", token_embedding="Q8_0", output="Q8_0"),
@@ -67,7 +69,7 @@ def files(kit: Kit) -> Iterator[Good]:
     """Make the good files, one after the other."""
     smol = kit.smol
     yield _reference(kit, smol, "SmolLM2", real=True)
-    for name in TYPES:
+    for name in TYPES.split():
         yield _quant(kit, smol, "SmolLM2", recipe.builtin(name), real=True)
     for name, of in RECIPES.items():
         yield _quant(kit, smol, f"SmolLM2: {name}", of, real=True)
@@ -128,7 +130,7 @@ def _reference(kit: Kit, model: Model, name: str, *, real: bool = False) -> Good
 
 def _quant(kit: Kit, model: Model, name: str, of: Recipe, *, real: bool = False) -> Good:
     """A quant under the name that it is published under, held against all that there is."""
-    file = kit.directory() / f"{name.split(':')[0]}-{of.name}.gguf"
+    file = kit.directory() / f"{name.split(':', maxsplit=1)[0]}-{of.name}.gguf"
     file.symlink_to(model.quant(of))
     inputs = Inputs(file, reference=model.reference, imatrix=model.imatrix if of.imatrix else None, recipe=of)
     shown = name if ":" in name else f"{name} {of.name}"

@@ -76,26 +76,26 @@ def _card(change: tuple[str, str]) -> Subject:
 
 
 @broken("release", "71 repos without a base model, by facts gathered on the Hub", r"base_model")
-def base_model_lost(kit: Kit) -> Subject:  # noqa: ARG001
+def base_model_lost(kit: Kit) -> Subject:
     return _card((r"base_model: .*", "base_model: someone/else"))
 
 
 @broken("release", "repos that publish Gemma under another licence", r"license is 'gemma' in the source's card")
-def licence_changed(kit: Kit) -> Subject:  # noqa: ARG001
+def licence_changed(kit: Kit) -> Subject:
     return _card((r"license: gemma", "license: mit"))
 
 
 @broken("release", "a card written by hand beside files that were replaced", r"as the SHA-256 of")
-def checksum_of_an_older_file(kit: Kit) -> Subject:  # noqa: ARG001
+def checksum_of_an_older_file(kit: Kit) -> Subject:
     return _card((factories.digest("gemma-2b-Q4_K_M.gguf"), factories.digest("before")))
 
 
 @broken("release", "copies of gated models that are open to everyone", r"gated \(manual\), and its release is open")
-def gated_source_released_openly(kit: Kit) -> Subject:  # noqa: ARG001
+def gated_source_released_openly(kit: Kit) -> Subject:
     return Subject(lambda: release.gating("google/gemma-2b", "manual", "inherit", is_open=True), None)
 
 
 @broken("release", "llama.cpp#27201: a tag that leads to another file", r"`-hf repo:Q4_K_M` leads to")
-def tag_that_leads_elsewhere(kit: Kit) -> Subject:  # noqa: ARG001
+def tag_that_leads_elsewhere(kit: Kit) -> Subject:
     files = {"Q4_K_M": ["gemma-2b-it-Q4_K_M.gguf"], "IQ4_XS": ["a-Q4_K_M-gemma-2b-it-IQ4_XS.gguf"]}
     return Subject(lambda: names(files), None)
