@@ -66,7 +66,7 @@ class Example(NamedTuple):
     tag: str
     """repo:quant, for llama.cpp and Ollama."""
     lms: str
-    """repo@quant, for LM Studio."""
+    """The repo's address and @quant, for LM Studio, which takes a bare name for one of its own catalogue's."""
     file: str
     """Or files, where it is in shards."""
 
@@ -78,7 +78,7 @@ def example(release: Release) -> Example | None:
     if not ranked:
         return None
     quant, repo = ranked[0].quant, release.repo
-    names = (f"{repo}:{quant}", f"{repo}@{quant.lower()}")
+    names = (f"{repo}:{quant}", f"https://huggingface.co/{repo}@{quant.lower()}")
     files = " ".join(shlex.quote(file.name) for file in ranked[0].files)
     return Example(quant, shlex.quote(names[0]), shlex.quote(names[1]), files)
 
