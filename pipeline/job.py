@@ -184,7 +184,7 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
     What takes time is kept in the store; what is judged is judged anew, by the gates as they are now.
     """
     artifact = store.get(steps.quant(recipe))
-    quant = gguf_file.read(artifact.file(QUANT))
+    quant = gguf_file.parse(artifact.file(QUANT))  # a check says so where it ends too early
     announced = [Fallback(**f) for f in json.loads(artifact.file(FALLBACKS).read_bytes())]
     verdicts = list(vetting.verdicts(store, steps.checked(recipe)))
     replies, found, speed = None, None, None
