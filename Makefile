@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test act lint format setup clean
+.PHONY: demo test act zoo bench lint format setup clean
 
 demo: $(READY)
 	$(BIN)/python -m pipeline demo
@@ -15,6 +15,14 @@ test: $(READY) lint
 # Part of `make test`: the shipped workflow files, run here by act. What people read of it is left in out/act/.
 act: $(READY)
 	$(BIN)/python -m pytest tests/act
+
+# Broken files and good ones through the gate, with llama.cpp's own check beside it: about a quarter of an hour.
+zoo: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m zoo
+
+# Speed, always both sides in one run.
+bench: $(READY)
+	$(BIN)/python tests/bench/gate.py
 
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 

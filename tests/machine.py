@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import models
 import platformdirs
@@ -15,22 +17,37 @@ from pipeline.progress import Display
 from pipeline.store import Store
 from pipeline.toolchain import tools
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.toolchain import Toolchain
+
 ROOT = Path(__file__).parent.parent
 SHARED = ("toolchain", "llama.cpp")
 
 
-@pytest.fixture(scope="session")
-def toolchain():
+def pinned() -> Toolchain:
     return run.toolchain_of(matrix.load(ROOT / "matrix.yml"), cuda=False)
 
 
-@pytest.fixture(scope="session")
-def machine_store(toolchain):
+@contextmanager
+def opened(toolchain: Toolchain) -> Iterator[Store]:
     """The store that this machine's runs use, with the toolchain in it."""
     root = os.environ.get("LLM_QUANTIZER_STORE") or platformdirs.user_cache_dir("llm-quantizer")
     store = Store(Path(root).absolute(), Display())
     with store.in_use():
         tools(store, toolchain)
+        yield store
+
+
+@pytest.fixture(scope="session")
+def toolchain():
+    return pinned()
+
+
+@pytest.fixture(scope="session")
+def machine_store(toolchain):
+    with opened(toolchain) as store:
         yield store
 
 

@@ -168,6 +168,9 @@ def _explain(found: _Found, reference: GGUFFile, data: NDArray[np.uint8], matche
         if layout_counts(stored, tensor.type) == value_counts([held]):
             found.fault = "holds the source's values in another order"
             return
+        if (factor := _factor(held, stored, tensor.type)) is not None:
+            found.fault = f"holds {factor:.3g} times the source's values"
+            return
         found.foreign = True
         found.fault = "holds wholly other values than the source"
         return
@@ -222,6 +225,16 @@ def _dropped(matched: _Matched, weights: dict[str, Weight], config: dict[str, An
     return gone
 
 
+def _factor(held: NDArray[Any], stored: Layout, type_: str) -> float | None:
+    """Return by what the source's values are multiplied, as far as some of them say; None for by nothing."""
+    places = np.linspace(0, held.size - 1, 64, dtype=np.int64).tolist()
+    pairs = [(value_at(held, place, type_), expected_at(stored, place, type_)) for place in places]
+    ratios = sorted(ours / theirs for ours, theirs in pairs if theirs)
+    if not ratios or ratios[-1] - ratios[0] > 0.02 * abs(ratios[0]):  # twice what rounding to bf16 leaves, and more
+        return None
+    return ratios[len(ratios) // 2]
+
+
 def _judge(
     reference: GGUFFile, found: list[_Found], matched: _Matched, rules: Rules, dropped: list[str]
 ) -> Iterator[Verdict]:
@@ -236,7 +249,8 @@ def _judge(
         yield warned(CHECK, f"the source of {infs[0].tensor} holds {infs[0].infs} Inf", BROKEN_SOURCE)
     if dropped:
         names = ", ".join(repr(name[:80]) for name in dropped[:SHOWN])
-        yield failed(CHECK, f"{len(dropped)} weights of the source are not in the reference: {names}", AGAIN)
+        count = f"{len(dropped)} weights of the source are" if len(dropped) > 1 else "1 weight of the source is"
+        yield failed(CHECK, f"{count} not in the reference: {names}", AGAIN)
     foreign = [f for f in wrong if f.foreign or not f.fault]
     if wrong and len(foreign) * 2 > len(found):
         seen = f"{len(wrong)} of {len(found)} tensors hold other values than the source, {wrong[0].tensor} among them"

@@ -26,6 +26,8 @@ DOWNLOAD = "Download the missing shards, or split the file again."
 SPLIT = "Split the whole file again with llama-gguf-split, and publish all of its shards together."
 # llama.cpp counts shards in 16 bits, and their names have five digits.
 MOST = 65_535
+MOST_ROLES = 0.75
+"""Share of the roles of a shard's tensors in which no other shard has its types, from which on it is a stranger."""
 
 
 def shards(path: Path, reference: GGUFFile | None = None) -> Verdict:
@@ -130,16 +132,17 @@ def _mixed(files: list[GGUFFile]) -> str:
 
 
 def _other_types(files: list[GGUFFile]) -> GGUFFile | None:
-    """Return a shard that shares no type with the others in any role that both have (attn_q, ffn_up and so on).
+    """Return a shard that shares no type with the others in most roles that both have (attn_q, ffn_up and so on).
 
-    llama-quantize gives some roles other types in some layers, and never all of them.
+    llama-quantize gives some roles other types in some layers, and never most of them.
     """
     roles = [_roles(file) for file in files]
     of_role = Counter(role for found in roles for role in found)
     of_type = Counter((role, kind) for found in roles for role, kinds in found.items() for kind in kinds)
     for file, found in zip(files, roles, strict=True):
         shared = [role for role in found if of_role[role] > 1]
-        if len(shared) >= 3 and all(of_type[role, kind] == 1 for role in shared for kind in found[role]):
+        strange = [role for role in shared if all(of_type[role, kind] == 1 for kind in found[role])]
+        if len(shared) >= 3 and len(strange) >= MOST_ROLES * len(shared):
             return file
     return None
 

@@ -189,7 +189,8 @@ def _describe(seen: _Look, error: float, cosine: float) -> str:
     relative = 100 * (float(seen.error.sum()) / float(seen.theirs.sum())) ** 0.5
     return (
         f"differs from the reference by {relative:.2g} % (RMS), {error / LARGEST[seen.type]:.1f} times the most that"
-        f" {seen.type} leaves and about what {alike} leaves: was it made from a quantized file?"
+        f" {seen.type} leaves and about what {alike} leaves: was it made from a quantized file, or from another"
+        " revision?"
     )
 
 

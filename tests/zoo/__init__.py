@@ -1,0 +1,1 @@
+"""Broken files, each after a real incident, and good ones: what the gate catches, and what it leaves alone."""
