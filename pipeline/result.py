@@ -166,9 +166,9 @@ class Result(Record):
     verdicts: tuple[Verdict, ...]
     answer: Answer
     answers: tuple[Answer, ...] = ()
-    """To the further prompts, in the order of `Provenance.prompts`; empty where the file could not be run."""
+    """To the further prompts, in the order of `Provenance.prompts`; empty where the file was not run."""
     quality: Quality | None
-    """None where the file did not open, so that nothing could be measured."""
+    """None where the file is broken, so that nothing was measured."""
     speed: Speed | None
     seconds: float = 0.0
     """How long the steps of this job alone took, in whichever run it was that made them."""
@@ -182,6 +182,11 @@ class Result(Record):
     def files(self) -> tuple[FileEntry, ...]:
         """What is published."""
         return self.shards or (self.file.entry,)
+
+    @property
+    def answered(self) -> bool:
+        """Whether it was run: what is broken by the checks before that is not, and some files cannot be."""
+        return bool(self.answers or self.answer.text or self.answer.stopped)
 
     @property
     def failures(self) -> tuple[Verdict, ...]:

@@ -91,6 +91,7 @@ def test_a_weight_that_is_no_number(write, kind, piece):
         array[2048 * 3 + 5] = array[60_000] = list(bits)
         (verdict,) = blocks.scan(write({NAME: ((1024, 64), kind, array)}))
         assert verdict.seen == f"{what} as weight in {NAME}, weight 6149 (row 6) of {kind}; 2 such weights in 1 tensor"
+        assert "the source is broken: take another revision of it" in verdict.advice
 
 
 def test_the_incident_of_61440_blocks(write):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from factories import BITS, fallbacks, file, provenance, result
+from factories import BITS, fallbacks, file, provenance, release, result
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pipeline import summary
 from pipeline.actions import SUMMARY_BYTES, Links
+from pipeline.card import testlog
 from pipeline.plan import Job, ModelPlan, Plan
 from pipeline.result import Answer, Failure, Released, Verdict
 from pipeline.summary.chart import MOST_BARS, chart
@@ -161,6 +162,14 @@ def test_the_same_answer_is_shown_once():
     page = summary.job_page(made("Q8_0", answer=same, provenance=provenance(reference_answer=same))[0], LINKS)
     assert page.count("the same\n") == 1
     assert "Word for word the reference's answer" in page
+
+
+def test_a_file_that_was_not_run_has_no_answer():
+    verdict = Verdict(check="blocks", outcome="fail", seen="NaN as scale in blk.0.ffn_up.weight", advice="Do it again.")
+    (broken,) = made("Q8_0", answer=Answer(text="", stopped=False), verdicts=(verdict,), quality=None, speed=None)
+    page = summary.job_page(broken, LINKS)
+    assert "**This file's answer**\n\nNone: the file is broken.\n\n**The reference's**" in page
+    assert "no answer: the file is broken\n" in testlog.render(release(quants=[broken]))
 
 
 @pytest.mark.parametrize(

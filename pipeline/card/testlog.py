@@ -31,8 +31,12 @@ def _result(result: Result, provenance: Provenance) -> str:
     for verdict in result.verdicts:
         said = "; ".join(" ".join(plain(part).split()) for part in (verdict.seen, verdict.advice) if part)
         lines.append(f"{verdict.outcome}  {verdict.check}: {said}")
-    same = result.answer == provenance.reference_answer
-    lines.append("the reference's answer, word for word" if same else _answer(result.answer, provenance))
+    if not result.answered:
+        lines.append("no answer: the file is broken")
+    elif result.answer == provenance.reference_answer:
+        lines.append("the reference's answer, word for word")
+    else:
+        lines.append(_answer(result.answer, provenance))
     return "\n".join(lines)
 
 

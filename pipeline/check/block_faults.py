@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.result import Verdict
 
 BROKEN = "Quantize again, or download again; if it stays so, leave this type out for this model."
+# Of what is not quantized, and so is the source's, or damage.
+COPIED = "Download again, or convert again; if it stays so, the source is broken: take another revision of it."
 OTHER = "Quantize again from this reference; if the reference is older than the file, convert the model again."
 COMPARE = "Compare with the model that it was made of: pruned models have such tensors, and damaged files too."
 # Zeros in a row that are worth a word where there is no reference, in bytes.
@@ -110,12 +112,13 @@ class Faults:
 
     def verdicts(self) -> list[Verdict]:
         return [
-            *(failed("blocks", seen, BROKEN) for seen in (*self._say_infinite(), *self._say_absurd())),
+            *(failed("blocks", seen, advice) for seen, advice in self._say_infinite()),
+            *(failed("blocks", seen, BROKEN) for seen in self._say_absurd()),
             *(failed("blocks", seen, OTHER) for seen in (*self._say_zeroed(), *self._say_differs())),
             *(warned("blocks", seen, COMPARE) for seen in (*self._say_silent(), *self._say_spread())),
         ]
 
-    def _say_infinite(self) -> list[str]:
+    def _say_infinite(self) -> list[tuple[str, str]]:
         said = []
         for kind in ("NaN", "Inf"):
             places = {key: place for key, place in self._infinite.items() if key[1] == kind}
@@ -123,8 +126,9 @@ class Faults:
                 (_, _, what), first = next(iter(places.items()))
                 total = sum(place.count for place in places.values())
                 tensors = len({key[0] for key in places})
-                many = f"; {total} such {'blocks' if what != 'weight' else 'weights'} in {_tensors(tensors)}"
-                said.append(f"{kind} as {what} in {_where(first)}{many if total > 1 else ''}")
+                many, advice = ("weights", COPIED) if what == "weight" else ("blocks", BROKEN)
+                more = f"; {total} such {many} in {_tensors(tensors)}" if total > 1 else ""
+                said.append((f"{kind} as {what} in {_where(first)}{more}", advice))
         return said
 
     def _say_absurd(self) -> list[str]:

@@ -97,7 +97,8 @@ def _answers(result: Result) -> list[str]:
         shown = ["Word for word the reference's answer:", answer(result.answer, provenance)]
     else:
         shown = [
-            *("**This file's answer**", answer(result.answer, provenance)),
+            "**This file's answer**",
+            answer(result.answer, provenance) if result.answered else "None: the file is broken.",
             *("**The reference's**", answer(reference, provenance)),
         ]
     return ["### Test prompt", fence(provenance.prompt[:LONGEST_PROMPT]), *shown]

@@ -226,7 +226,7 @@ def _withheld(models: Sequence[ModelStanding]) -> list[str]:
         return []
     told = _fitting(map(_reason, held[:MOST_WITHHELD]), WITHHELD_BYTES)
     lines = [*told, *_more([job.job for job in held[len(told) :]])]
-    return ["## Withheld", "Made and measured, and not published:", "\n".join(lines)]
+    return ["## Withheld", "Made and checked, and not published:", "\n".join(lines)]
 
 
 def _reason(job: Standing) -> str:

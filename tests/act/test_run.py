@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 from conftest import REVISION, SETTINGS, plan_of
 
 from pipeline import demo
+from pipeline.card.markdown import inline
 from pipeline.preview import record
+from pipeline.store import digest_of
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_REPO = "me/SmolLM2-135M-Instruct-GGUF"
@@ -63,22 +66,36 @@ def test_a_pull_request_foresees_what_its_merge_publishes(world, smollm2, conclu
     assert "Nothing to do" in again.summaries[-1][1]
 
 
-def break_quantizing(world, flag):
-    """Let llama-quantize fail on Q5_K_M as long as the file `flag` is there: a program that breaks, at the edge."""
-    (tree,) = (world.store.root / "toolchain").iterdir()
-    copy = world.store.root / "copy"
+LLAMA_QUANTIZE = """\
+#!{python}
+import subprocess
+import sys
+from pathlib import Path
+from gguf import GGUFReader
+
+words = sys.argv[1:]
+if "Q5_K_M" in words and Path({flag!r}).exists():
+    sys.exit("main: the GPU fell off the bus")
+subprocess.run([{real!r}, *words], check=True)
+if "Q4_K_M" in words and "--dry-run" not in words:
+    (tensor,) = [t for t in GGUFReader("quant.gguf", "r+").tensors if t.name == "blk.1.ffn_up.weight"]
+    tensor.data[7, :2] = 0x01, 0xFE
+"""
+NAN = "NaN as scale in blk.1.ffn_up.weight, block 7 (row 7) of Q4_K"
+
+
+def break_quantizing(world, toolchain, flag):
+    """Let llama-quantize fail on Q5_K_M while there is a file `flag`, and end well on Q4_K_M with a NaN in its file."""
+    kind = world.store.root / toolchain.kind
+    tree, copy = kind / digest_of(toolchain), world.store.root / "copy"
     shutil.copytree(tree, copy, symlinks=True)
-    (world.store.root / "toolchain").unlink()
-    (world.store.root / "toolchain").mkdir()
-    home = world.store.root / "toolchain" / tree.name
+    kind.unlink()
+    kind.mkdir()
+    home = kind / tree.name
     copy.rename(home)
     tool = home / "bin" / "llama-quantize"
-    tool.rename(tool.with_name("real-quantize"))
-    tool.write_text(
-        f'#!/bin/sh\ncase "$*" in *Q5_K_M*)\n'
-        f'[ ! -e {flag} ] || {{ echo "main: the GPU fell off the bus"; exit 1; }};; esac\n'
-        f'exec {tool.with_name("real-quantize")} "$@"\n'
-    )
+    real = tool.rename(tool.with_name("real-quantize"))
+    tool.write_text(LLAMA_QUANTIZE.format(python=sys.executable, flag=str(flag), real=str(real)))
     tool.chmod(0o755)
     manifest = home / "artifact.json"
     manifest.chmod(0o644)
@@ -88,27 +105,36 @@ def break_quantizing(world, flag):
     flag.touch()
 
 
-def test_what_fails_and_what_is_withheld_keeps_nothing_else_back(world, model_directory, tmp_path):
-    flag = tmp_path / "broken"
-    break_quantizing(world, flag)
+def test_what_fails_and_what_is_broken_keeps_nothing_else_back(world, toolchain, model_directory, tmp_path):
+    flag = tmp_path / "flag"
+    break_quantizing(world, toolchain, flag)
     world.hub.add("tiny/llama", model_directory("llama"), REVISION)
-    gate = f"{SETTINGS}, gates: {{max_mean_kld: 0.005}}"
-    world.matrix("  - source: other/model\n    path: .github\n", "Q8_0, Q5_K_M, Q4_K_M, Q6_K", gate)
+    world.matrix("  - source: other/model\n    path: .github\n", "Q8_0, Q5_K_M, Q4_K_M, Q6_K")
     world.checkout.commit("A matrix without the model")
     # A button, with a model that the matrix does not list.
     inputs = {"quants": "", "publish": True, "force": False, "llama_cpp": ""}
     ran = world.button("quantize.yml", models="tiny/llama", **inputs)
     world.keep(ran, "me/llama-GGUF", "failed-and-withheld")
-    assert [step for _, step in ran.failed()] == ["Job", "Job"], ran.log[-5000:]
+    assert [(job.partition("-")[0], step) for job, step in ran.failed()] == [
+        ("Q5_K_M", "Job"),
+        ("Q4_K_M", "Job"),
+    ], ran.failed()
     release = world.release("me/llama-GGUF")
     assert [r.quant for r in release.published] == ["Q8_0", "Q6_K"]
-    assert [r.quant for r in release.withheld] == ["Q4_K_M"]
+    (withheld,) = release.withheld
+    assert withheld.quant == "Q4_K_M"
+    assert [v.seen for v in withheld.failures if v.check == "blocks"] == [NAN]
+    assert withheld.quality is None
     assert release.missing == ("Q5_K_M",)
     page = next(text for job, text in ran.summaries if "Report" in job)
     assert "2 of 4 published, 1 withheld, 1 failed" in page
     assert "the GPU fell off the bus" in page
+    assert inline(NAN) in page
     card = world.file("me/llama-GGUF", "README.md").decode()
     assert "2 of 4 quants published, 1 withheld, 1 missing" in card
+    assert inline(NAN) in card
+    files = world.hub.repos.get("model", "me/llama-GGUF").commit("main").files
+    assert {name for name in files if name.endswith(".gguf")} == {"llama-Q8_0.gguf", "llama-Q6_K.gguf", "imatrix.gguf"}
     # Mended, and run again: nothing but what failed is made, and nothing else is sent.
     flag.unlink()
     before = len(world.hub.requests)
@@ -123,7 +149,7 @@ def test_what_fails_and_what_is_withheld_keeps_nothing_else_back(world, model_di
     }
     page = again.summaries[-1][1]
     assert page.startswith("## ⚠️ 1 of 2 published, 1 withheld, 0 failed, 2 kept from the last release")
-    assert "at most 0.005 allowed" in page
+    assert inline(NAN) in page
     assert len(again.ran("Job")) == len(again.ran("Stage")) == 1
     assert [r.quant for r in world.release("me/llama-GGUF").published] == ["Q8_0", "Q5_K_M", "Q6_K"]
     sent = sum(request.received for request in world.hub.requests[before:] if request.uploads)
