@@ -203,7 +203,7 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
     if file.size > steps.model.max_shard_size and not _failed(verdicts):
         shards = _split(store, steps.shards(recipe), file)
         verdicts.append(_check_shards(store, steps, recipe))
-    return Result(
+    result = Result(
         job=steps.model.job(recipe.name),
         recipe=recipe,
         artifact=artifact.digest,
@@ -217,6 +217,10 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
         seconds=round(sum(made.seconds for step in steps.job(recipe) if (made := store.find(step))), 1),
         provenance=provenance,
     )
+    if found is None and result.withheld:  # damaged, be it by this machine: whoever runs the job again has another try
+        store.discard(steps.checked(recipe))
+        store.discard(steps.quant(recipe))
+    return result
 
 
 def _failed(verdicts: list[Verdict]) -> bool:

@@ -130,6 +130,10 @@ class Store:
         os.utime(artifact.path / MANIFEST)
         return artifact
 
+    def discard(self, step: Step) -> None:
+        """Drop the step's artifact, so that the next `get` makes it anew."""
+        self._drop(self.root / step.kind / digest_of(step))
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep `gc` away for as long as artifacts are read: hold this around any use of `get`."""

@@ -227,6 +227,13 @@ def test_what_gguf_alone_tells(good, fault, outcome, seen, reference, tmp_path):
     assert (verdict.outcome, verdict.seen[: len(seen)]) == (outcome, seen)
 
 
+def test_three_chunks_at_once_lose_six_tokens(good, reference, tmp_path):
+    good.counts = {name: counts * (1530 / 1536) for name, counts in good.counts.items()}
+    good.chunks = 2
+    (verdict,) = judge(good.gguf(tmp_path / "i"), reference)
+    assert verdict.outcome == "pass"
+
+
 def test_chunks_are_counted_not_believed(good, reference, tmp_path):
     good.counts = {name: counts / 3 for name, counts in good.counts.items()}
     (verdict,) = judge(good.gguf(tmp_path / "i"), reference)

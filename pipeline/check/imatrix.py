@@ -102,14 +102,26 @@ def _origin(file: ImatrixFile, text: str | None, chunks: int | None) -> list[Ver
             seen = f"it was merged of {len(names)} texts: {_quoted(file.datasets)}"
             found.append(warned(CHECK, seen, "Say on the card that other texts are in it."))
     if chunks and file.chunks:
-        most = int(max(np.nan_to_num(file.counts(name)).max(initial=0) for name in file.entries))
-        there = min(file.chunks, most // file.chunk_size) if file.chunk_size else file.chunks
-        if there < chunks:
+        there = _chunks(file)
+        if there < chunks - (not file.chunk_size):
             found.append(failed(CHECK, f"it holds {there} of {chunks} chunks of the text", AGAIN))
         elif there > chunks:
             seen = f"it holds {there} chunks, where {chunks} were asked for"
             found.append(warned(CHECK, seen, "Check that it is the one that was measured for this model."))
     return found
+
+
+def _chunks(file: ImatrixFile) -> int:
+    """Return how many chunks were measured; in the older format one less than that for some.
+
+    llama-imatrix passes over batches of fewer than 16 tokens, as three chunks at once leave one, and rounds the number
+    that it writes down.
+    """
+    if not file.chunk_size:
+        return file.chunks
+    most = max(float(np.nan_to_num(file.counts(name)).max(initial=0)) for name in file.entries)
+    counted = round(most / file.chunk_size)
+    return counted if file.chunks >= counted - 1 else file.chunks
 
 
 def _names(file: ImatrixFile, reference: GGUFFile) -> list[Verdict]:

@@ -9,10 +9,11 @@ import subprocess
 import pytest
 from machine import empty_store
 
-from pipeline import republish, run
+from pipeline import job, republish, run
 from pipeline.convert import REFERENCE
 from pipeline.errors import BadInputError
 from pipeline.matrix import Gates, Limit
+from pipeline.quantize import QUANT, Quant
 from pipeline.result import Recipe, Release
 from pipeline.toolchain import tools
 
@@ -151,6 +152,24 @@ def test_fallbacks_are_counted_and_said(make, matrix_file):
     warnings = [v for v in made.results[0].verdicts if v.outcome == "warn"]
     assert [v.check for v in warnings] == ["fallbacks"]
     assert f"{len(file.fallbacks)} of 21 tensors" in warnings[0].seen
+
+
+def test_a_quant_that_was_damaged_is_made_anew(make, matrix_file, store, monkeypatch):
+    written = Quant.make
+
+    def damaged(self, room, store, task):
+        written(self, room, store, task)
+        with (room / QUANT).open("r+b") as file:
+            file.seek(-200_000, 2)
+            file.write(bytes([255]) * 4096)
+
+    monkeypatch.setattr(Quant, "make", damaged)
+    made = make(matrix_file("llama", "Q4_K_M"))
+    assert "NaN as scale" in made.results[0].failures[0].seen
+    assert not made.directory.exists()
+    monkeypatch.undo()
+    provenance = made.results[0].provenance
+    assert not job.run(store, made.steps, made.steps.model.recipes[0], provenance).withheld
 
 
 def test_what_the_store_has_lost_and_the_target_has_is_not_made_again(make, matrix_file, machine_store, tmp_path):

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from pipeline.result import Verdict
     from zoo.kit import Kit, Model
 
-TYPES = """
-Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K_L Q3_K_M Q3_K_S IQ3_M IQ3_XS IQ3_XXS Q2_K
-IQ2_M"""
+TYPES = "Q8_0 Q6_K Q5_K_M Q5_0 Q4_K_M Q4_1 IQ4_NL IQ4_XS Q3_K_M IQ3_M Q2_K IQ2_M"
 
 RECIPES = {
     "Q4_K_M without an imatrix": Recipe(name="Q4_K_M", base="Q4_K_M", imatrix=False),
@@ -132,6 +130,7 @@ def _quant(kit: Kit, model: Model, name: str, of: Recipe, *, real: bool = False)
     """A quant under the name that it is published under, held against all that there is."""
     file = kit.directory() / f"{name.split(':', maxsplit=1)[0]}-{of.name}.gguf"
     file.symlink_to(model.quant(of))
-    inputs = Inputs(file, reference=model.reference, imatrix=model.imatrix if of.imatrix else None, recipe=of)
+    matrix = model.imatrix if of.imatrix else None
+    inputs = Inputs(file, reference=model.reference, imatrix=matrix, recipe=of, logits=kit.logits(model))
     shown = name if ":" in name else f"{name} {of.name}"
     return Good(shown, lambda: examine(inputs, kit.llama), file, real)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import models
 from machine import ROOT, empty_store
 
-from pipeline import demo, job, matrix, recipe, run
+from pipeline import demo, inspection, job, matrix, recipe, run
 from pipeline.convert import REFERENCE
+from pipeline.measure import LOGITS, write_logits
 from pipeline.quantize import QUANT, Quant
+from pipeline.text import TEXTS
 from pipeline.toolchain import tools
 from zoo.draft import Draft
 
@@ -83,6 +85,17 @@ class Kit:
     def model(self, model: matrix.model.Model) -> Model:
         (steps,) = run.look([model], self.toolchain, Path("matrix.yml"))
         return Model(self.store, steps)
+
+    def logits(self, model: Model) -> Path:
+        """The reference's log-probabilities over a few chunks, as `inspect` computes them for each file anew."""
+        place = self.room / f"logits-{model.steps.model.name}"
+        if not place.exists():
+            place.mkdir()
+            text = TEXTS / inspection.TEXT.name
+            write_logits(
+                self.llama, model.reference, text, inspection.CHUNKS, place, "logits for the zoo", lambda _: None
+            )
+        return place / LOGITS
 
     def directory(self) -> Path:
         """A new directory, until `clear`."""

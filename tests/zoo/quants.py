@@ -61,7 +61,11 @@ def bytes_behind_the_end(kit: Kit) -> Subject:
     return quantized(kit, path, Q4_K_M)
 
 
-@broken("file", "ollama#8456: tensors that do not lie where general.alignment puts them", r"which is no multiple of the alignment, 4096")
+@broken(
+    "file",
+    "ollama#8456: tensors that do not lie where general.alignment puts them",
+    r"which is no multiple of the alignment, 4096",
+)
 def alignment_not_kept(kit: Kit) -> Subject:
     return _written(kit, Draft(kit.smol.quant(Q4_K_M)).set(general__alignment=4096))
 
