@@ -23,7 +23,7 @@ def compare(tmp_path, metadata=None, config=None, tensors=None):
 
 def test_what_agrees_passes(tmp_path):
     verdict = compare(tmp_path)
-    assert (verdict.outcome, verdict.seen) == ("pass", "11 hyperparameters agree with config.json")
+    assert (verdict.outcome, verdict.seen) == ("pass", "12 hyperparameters agree with config.json")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_what_agrees_passes(tmp_path):
         ({"context_length": 4096}, "the context length is 4096, and config.json says 2048"),
         ({"attention.head_count_kv": 4}, "the number of key-value heads is 4, and config.json says 2"),
         ({"block_count": 1}, "the number of layers is 1, and config.json says 2"),
+        ({"rope.dimension_count": 32}, "the rope turns 32 dimensions of each head, and 64 of 64 in config.json"),
         ({"rope.scaling.type": "yarn"}, "the rope scaling is 'yarn', and config.json says 'default'"),
     ],
 )
@@ -45,6 +46,12 @@ def test_a_wrong_number_is_named_with_both_values(tmp_path, metadata, seen):
     verdict = compare(tmp_path, metadata)
     assert verdict.outcome == "fail"
     assert seen in verdict.seen
+
+
+def test_a_part_of_each_head_may_be_turned(tmp_path):
+    assert compare(tmp_path, {"rope.dimension_count": 16}, {"partial_rotary_factor": 0.25}).outcome == "pass"
+    seen = compare(tmp_path, {}, {"partial_rotary_factor": 0.25}).seen
+    assert "the rope turns 64 dimensions of each head, and 16 of 64 in config.json" in seen
 
 
 def test_both_spellings_of_the_rope_are_read(tmp_path):

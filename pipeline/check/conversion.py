@@ -40,6 +40,7 @@ OTHER_REVISION = "Convert again from the revision that matrix.yml names: this re
 BROKEN_SOURCE = "The source is broken. Take another revision of it."
 # The converter leaves these alone in every architecture, apart from Gemma's norms.
 PLAIN = re.compile(r"^(token_embd|output)\.weight$|norm\.weight$")
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 # Names that are shown of a list, and tensors for whose values the rest of the source is searched.
 SHOWN, SEARCHED = 3, 24
 
@@ -101,10 +102,12 @@ def _blocks(reference: GGUFFile) -> int:
 
 def _match(reference: GGUFFile, weights: dict[str, Weight], find: Any) -> _Matched:
     matched = _Matched()
+    meant: set[str] = set()
     for name, weight in weights.items():
         wanted = targets(name, find)
         if wanted is None:
             continue
+        meant.update(wanted)
         there = [target for target in wanted if target in reference.tensors]
         if not weight.shape:
             continue
@@ -116,6 +119,8 @@ def _match(reference: GGUFFile, weights: dict[str, Weight], find: Any) -> _Match
         for target in there:
             if reference.tensors[target].type in ("F32", "F16", "BF16"):
                 matched.parts.setdefault(target, []).append(weight)
+    if OUTPUT in reference.tensors and OUTPUT not in meant and EMBEDDING in matched.parts:
+        matched.parts[OUTPUT] = matched.parts[EMBEDDING]  # one matrix for both: where it is written out, it is that
     for parts in matched.parts.values():
         parts.sort(key=lambda weight: [int(number) for number in re.findall(r"\d+", weight.name)])
     return matched

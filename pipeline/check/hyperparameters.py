@@ -29,7 +29,7 @@ SHOWN = 3
 # A float of config.json that the converter wrote as 32 bits.
 CLOSE = 1e-5
 # Latent attention (DeepSeek) has one head of keys and values of another length.
-LATENT = ("attention.head_count_kv", "attention.key_length", "rope.dimension_count")
+LATENT = ("attention.head_count_kv", "attention.key_length")
 
 
 class _Number(NamedTuple):
@@ -119,7 +119,11 @@ def compare(reference: GGUFFile, source: Path) -> list[Verdict]:
     config = _Config(given, _defaults(source, raw))
     compared: list[str] = []
     wrong = [*_numbers(reference, config, compared), *_bases(reference, config, compared)]
-    wrong += [*_scaling(reference, config, compared), *_vocabulary(reference, config, compared)]
+    wrong += [
+        *_rotated(reference, config, compared),
+        *_scaling(reference, config, compared),
+        *_vocabulary(reference, config, compared),
+    ]
     if wrong:
         seen = "; ".join(mismatch.seen for mismatch in wrong[:SHOWN])
         seen += f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
@@ -166,6 +170,25 @@ def _numbers(reference: GGUFFile, config: _Config, compared: list[str]) -> Itera
         compared.append(key)
         if not math.isclose(held, wanted, rel_tol=CLOSE):
             yield _mismatch(key, number.name, held, wanted, spelling)
+
+
+def _rotated(reference: GGUFFile, config: _Config, compared: list[str]) -> Iterator[_Mismatch]:
+    """How many dimensions of a head the rope turns: all, or the part that the source names."""
+    key = f"{reference.architecture}.rope.dimension_count"
+    _, length = config.find(("head_dim",))
+    _, hidden = config.find(("hidden_size", "n_embd", "d_model"))
+    _, heads = config.find(("num_attention_heads", "n_head"))
+    if not _is_number(length) and _is_number(hidden) and _is_number(heads) and heads:
+        length = hidden // heads
+    _, part = config.find(("partial_rotary_factor", "rotary_pct"))
+    part = config.rope().get("partial_rotary_factor", part)
+    held = reference.metadata.get(key)
+    if not _is_number(held) or not _is_number(length) or config.find(("qk_rope_head_dim",))[0]:
+        return
+    wanted = int(length * (part if _is_number(part) else 1))
+    compared.append(key)
+    if held != wanted:
+        yield _Mismatch(key, f"the rope turns {held} dimensions of each head, and {wanted} of {length} in config.json")
 
 
 def _bases(reference: GGUFFile, config: _Config, compared: list[str]) -> Iterator[_Mismatch]:

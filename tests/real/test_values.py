@@ -68,7 +68,7 @@ def test_smollm2_is_its_source_and_its_quant_is_its_reference(smol, conclude):
     assert verdict.outcome == "pass"
     assert "rows of 272 tensors are, byte for byte, what the reference and the imatrix give" in verdict.seen
     (verdict,) = hyperparameters.compare(smol.reference, smol.source)
-    assert verdict.seen == "11 hyperparameters agree with config.json"
+    assert verdict.seen == "12 hyperparameters agree with config.json"
     rate = smol.reference.path.stat().st_size / (converted - began) / 1e9
     conclude(
         f"SmolLM2: conversion {converted - began:.1f} s ({rate:.1f} GB/s), values {compared - converted:.1f} s,"

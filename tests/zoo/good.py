@@ -34,7 +34,7 @@ _ROW = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "n
 _GROUPED = {**_ROW, "num_key_value_heads": 2}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
 ARCHITECTURES = {
-    "Qwen2ForCausalLM": _GROUPED,
+    "MistralForCausalLM": _GROUPED,
     "Qwen3ForCausalLM": {**_GROUPED, "head_dim": 64},
     "Qwen3MoeForCausalLM": {
         **_GROUPED,
@@ -48,7 +48,7 @@ ARCHITECTURES = {
     "GraniteForCausalLM": _GROUPED,
     "Starcoder2ForCausalLM": {**_GROUPED, "use_bias": True},
     "StableLmForCausalLM": _GROUPED,
-    "GPTNeoXForCausalLM": _ROW,
+    "PhiForCausalLM": {**_ROW, "intermediate_size": 1024, "partial_rotary_factor": 0.5},
     "SmolLM3ForCausalLM": {**_GROUPED, "pad_token_id": 0},
 }
 """By their classes in transformers, in the smallest shape in which every type has whole blocks."""
