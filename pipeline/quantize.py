@@ -1,15 +1,23 @@
-"""One quant: llama-quantize on the reference with the imatrix and the recipe."""
+"""One quant: the reference, quantized as the recipe says, with the imatrix.
+
+Tensor by tensor (`pipeline.engine`), so that the quants of a model share what is the same in them; or all at once by
+llama-quantize, whose bytes are the measure for both.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pipeline import gguf_file, imatrix, shell
 from pipeline import recipe as recipes
-from pipeline import shell
+from pipeline.check.tensor_types import FILE_TYPES
 from pipeline.convert import REFERENCE
+from pipeline.engine import assembly, header, plan, tensors
+from pipeline.engine.assembly import Piece
+from pipeline.engine.tensors import QuantizedTensor
 from pipeline.result import Fallback
 from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
@@ -18,12 +26,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.convert import Reference
+    from pipeline.gguf_file import GGUFFile
     from pipeline.imatrix import Imatrix
     from pipeline.progress import Task
     from pipeline.result import Recipe
     from pipeline.store import Store
     from pipeline.toolchain import Tools
 
+Engine = Literal["by-tensor", "llama-quantize"]
 QUANT = "quant.gguf"
 FALLBACKS = "fallbacks.json"
 PLANNED = re.compile(r"^\[ *\d+/ *\d+\] (\S+) +- \[[\d, ]+\], type = +(\S+), size = .*?(?:\((\w+)\))?$", re.MULTILINE)
@@ -36,6 +46,8 @@ class Quant(Step):
     reference: Reference
     imatrix: Imatrix
     recipe: Recipe
+    engine: Engine = field(default="by-tensor", compare=False)
+    """Who makes it; both make the same bytes, so that it is no input."""
     kind: ClassVar[str] = "quant"
 
     @property
@@ -59,25 +71,67 @@ class Quant(Step):
     def make(self, room: Path, store: Store, task: Task) -> None:
         reference = store.get(self.reference).file(REFERENCE)
         llama = tools(store, self.reference.toolchain)
-        matrix: list[str] = []
-        if self.recipe.imatrix:
+        matrix = store.get(self.imatrix).file(self.imatrix.file_name) if self.recipe.imatrix else None
+        if self.engine == "by-tensor":
+            printed = dry_run(llama, reference, self.recipe, matrix, f"planning {self.job}")
+            self._put_together(room / QUANT, gguf_file.read(reference), matrix, planned(printed), store, llama, task)
+        else:
+            printed = self._run_llama_quantize(room, reference, matrix, llama, task)
+        found = [f.model_dump() for f in fallbacks(printed)]
+        (room / FALLBACKS).write_text(json.dumps(found, indent=1))
+
+    def _put_together(
+        self,
+        path: Path,
+        reference: GGUFFile,
+        matrix: Path | None,
+        types: dict[str, str],
+        store: Store,
+        llama: Tools,
+        task: Task,
+    ) -> None:
+        importance = imatrix.read(matrix) if matrix else None
+        parts = plan.parts(reference, types, importance, self.recipe.base)
+        wanted = [
+            (
+                QuantizedTensor(
+                    self.reference, self.imatrix if part.entry else None, part.source.name, part.tensor.type
+                ),
+                part,
+            )
+            for part in parts
+            if not part.is_copied
+        ]
+        made = tensors.quantize(store, llama, (reference, importance), wanted, task, f"making {self.job}")
+        file_type = {name: number for number, name in FILE_TYPES.items()}[self.recipe.base]
+        head, offsets, size = header.write(reference, [part.tensor for part in parts], file_type, importance)
+        pieces = [
+            Piece(reference.path, reference.data_begin + part.source.offset, part.source.size, offset)
+            if part.is_copied
+            else Piece(made[part.source.name], 0, part.tensor.size, offset)
+            for part, offset in zip(parts, offsets, strict=True)
+        ]
+        assembly.write(path, head, pieces, size)
+
+    def _run_llama_quantize(self, room: Path, reference: Path, matrix: Path | None, llama: Tools, task: Task) -> str:
+        options = recipes.arguments(self.recipe)
+        if matrix:
             # The tool writes the path that it was given into the file: a bare name is the same everywhere.
-            (room / self.imatrix.file_name).symlink_to(store.get(self.imatrix).file(self.imatrix.file_name))
-            matrix = ["--imatrix", self.imatrix.file_name]
+            (room / matrix.name).symlink_to(matrix)
+            options = ["--imatrix", matrix.name, *options]
 
         def watch(text: str) -> None:
             if steps := re.findall(r"^\[ *(\d+)/ *(\d+)\]", text, re.MULTILINE):
                 done, total = map(int, steps[-1])
                 task.advance(done / total, f"{done} of {total} tensors")
 
-        options = [*matrix, *recipes.arguments(self.recipe)]
         files = [reference, QUANT, self.recipe.base, str(llama.threads)]
         printed = shell.run(
             [llama.path("llama-quantize"), *options, *files], cwd=room, doing=f"making {self.job}", watch=watch
         )
-        (room / self.imatrix.file_name).unlink(missing_ok=True)
-        found = [f.model_dump() for f in fallbacks(printed.stdout + printed.stderr)]
-        (room / FALLBACKS).write_text(json.dumps(found, indent=1))
+        if matrix:
+            (room / matrix.name).unlink()
+        return printed.stdout + printed.stderr
 
 
 def dry_run(llama: Tools, reference: Path, recipe: Recipe, imatrix: Path | None, doing: str) -> str:
