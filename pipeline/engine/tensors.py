@@ -13,6 +13,7 @@ from pipeline.engine.worker import Job, Work
 from pipeline.ggml import LIBRARY, NUMBERS, row_bytes
 from pipeline.gguf_file import shown
 from pipeline.store import Named, digest_of
+from pipeline.toolchain import PATIENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = "pipeline.engine.worker"
 DATA = "data"
+# ggml makes its tables by OpenMP, whose threads then wait for more; and it would start a debugger where it gives up.
+ENVIRONMENT: Final = {**PATIENT, "GGML_NO_BACKTRACE": "1"}
 # What is lost when a run is killed: at most so much is made before it is kept. A tensor in the making is an open lock.
-MOST_TENSORS: Final = 128
+MOST_TENSORS: Final = 256
 MOST_WEIGHTS: Final = 1 << 30
 
 
@@ -91,9 +94,7 @@ def quantize(
         # Beside the data of its first tensor until that is whole.
         path = next(iter(rooms.values())) / "job"
         job.write(path)
-        shell.run(
-            [sys.executable, "-m", SCRIPT, path], cwd=ROOT, env={"GGML_NO_BACKTRACE": "1"}, doing=doing, watch=watch
-        )
+        shell.run([sys.executable, "-m", SCRIPT, path], cwd=ROOT, env=ENVIRONMENT, doing=doing, watch=watch)
         path.unlink()
 
     for batch in _batches(wanted):
