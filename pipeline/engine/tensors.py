@@ -33,7 +33,7 @@ DATA = "data"
 ENVIRONMENT: Final = {**PATIENT, "GGML_NO_BACKTRACE": "1"}
 # What is lost when a run is killed: at most so much is made before it is kept. A tensor in the making is an open lock.
 MOST_TENSORS: Final = 256
-MOST_WEIGHTS: Final = 1 << 30
+MOST_WEIGHTS: Final = 1 << 31
 
 
 @dataclass(frozen=True)
