@@ -28,6 +28,7 @@ TENSORS = {
     "blk.0.attn_q.weight": ggufs.blank((256, 2), "BF16"),
     "blk.0.ffn_up_exps.weight": ggufs.blank((256, 2, 3), "BF16"),
     "blk.0.odd.weight": ggufs.blank((256, 2), "Q4_0"),
+    "blk.0.short.weight": ggufs.blank((32, 2), "BF16"),
 }
 
 
@@ -69,6 +70,11 @@ def test_the_imatrix_counts_where_it_changes_a_byte(reference, tmp_path):
     ("types", "base", "said"),
     [
         ({"blk_0_odd": "Q8_0"}, "Q8_0", "blk.0.odd.weight is Q4_0 in the reference, and is not quantized again"),
+        (
+            {"blk_0_short": "Q4_K"},
+            "Q4_K_M",
+            "blk.0.short.weight has rows of 32 weights, which blocks of Q4_K, 256 each",
+        ),
         ({"blk_0_ffn_up_exps": "Q4_K"}, "Q4_K_M", "The imatrix has 256 numbers .*, which needs 768"),
         ({"blk_0_attn_q": "IQ2_S"}, "IQ2_M", "blk.0.attn_q.weight becomes IQ2_S, which cannot be made without"),
         ({"blk_0_attn_q": "Q2_K"}, "Q2_K_S", "blk.0.attn_q.weight becomes Q2_K, which"),
@@ -85,7 +91,7 @@ def test_what_it_does_not_refuse(reference):
 
 
 def test_a_plan_that_is_not_understood(reference):
-    with pytest.raises(ToolchainError, match=r"plans 0 tensors and reference\.gguf has 6.*--engine llama-quantize"):
+    with pytest.raises(ToolchainError, match=r"plans 0 tensors and reference\.gguf has 7.*--engine llama-quantize"):
         plan.parts(reference, {}, None, "Q8_0")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import ToolchainError
-from pipeline.gguf_file import Tensor, shown
+from pipeline.gguf_file import SIZES, Tensor, shown
 from pipeline.weights import ARRAYS
 
 if TYPE_CHECKING:
@@ -66,6 +66,12 @@ def _part(source: Tensor, type_: str, importance: ImatrixFile | None, base: str)
         raise ToolchainError(
             f"{shown(source.name)} is {source.type} in the reference, and is not quantized again. Leave it as it is, by"
             " a recipe whose `tensors` give it this type."
+        )
+    block, _ = SIZES[type_]
+    if source.shape[0] % block:
+        raise ToolchainError(
+            f"{shown(source.name)} has rows of {source.shape[0]} weights, which blocks of {type_}, {block} each, do not"
+            " fill. Give it another type, such as Q8_0, in the recipe."
         )
     entry = _entry(source, importance)
     if entry is None and _needs_imatrix(source.name, type_, base):
