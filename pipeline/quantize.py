@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline import gguf_file, imatrix, shell
 from pipeline import recipe as recipes
-from pipeline.check.tensor_types import FILE_TYPES
+from pipeline.check import tensor_types
 from pipeline.convert import REFERENCE
-from pipeline.engine import assembly, header, plan, tensors
+from pipeline.engine import assembly, header, plan
 from pipeline.engine.assembly import Piece
-from pipeline.engine.tensors import QuantizedTensor
+from pipeline.engine.tensors import DATA, QuantizedTensor, Wanted, Workshop
 from pipeline.result import Fallback
 from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
@@ -26,16 +26,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.convert import Reference
+    from pipeline.engine.plan import Part
     from pipeline.gguf_file import GGUFFile
     from pipeline.imatrix import Imatrix
     from pipeline.progress import Task
     from pipeline.result import Recipe
-    from pipeline.store import Store
+    from pipeline.store import Artifact, Store
     from pipeline.toolchain import Tools
 
 Engine = Literal["by-tensor", "llama-quantize"]
 QUANT = "quant.gguf"
 FALLBACKS = "fallbacks.json"
+FILE_TYPES = {name: number for number, name in tensor_types.FILE_TYPES.items()}
 PLANNED = re.compile(r"^\[ *\d+/ *\d+\] (\S+) +- \[[\d, ]+\], type = +(\S+), size = .*?(?:\((\w+)\))?$", re.MULTILINE)
 
 
@@ -74,44 +76,30 @@ class Quant(Step):
         matrix = store.get(self.imatrix).file(self.imatrix.file_name) if self.recipe.imatrix else None
         if self.engine == "by-tensor":
             printed = dry_run(llama, reference, self.recipe, matrix, f"planning {self.job}")
-            self._put_together(room / QUANT, gguf_file.read(reference), matrix, planned(printed), store, llama, task)
+            importance = imatrix.read(matrix) if matrix else None
+            shop = Workshop(store, llama, gguf_file.read(reference), importance, f"making {self.job}")
+            self._put_together(room / QUANT, planned(printed), shop, task)
         else:
             printed = self._run_llama_quantize(room, reference, matrix, llama, task)
         found = [f.model_dump() for f in fallbacks(printed)]
         (room / FALLBACKS).write_text(json.dumps(found, indent=1))
 
-    def _put_together(
-        self,
-        path: Path,
-        reference: GGUFFile,
-        matrix: Path | None,
-        types: dict[str, str],
-        store: Store,
-        llama: Tools,
-        task: Task,
-    ) -> None:
-        importance = imatrix.read(matrix) if matrix else None
-        parts = plan.parts(reference, types, importance, self.recipe.base)
+    def _put_together(self, path: Path, types: dict[str, str], shop: Workshop, task: Task) -> None:
+        """Write the file from tensors of the store and of the reference. `types`: of each tensor."""
+        parts = plan.parts(shop.reference, types, shop.importance, self.recipe.base)
+        head = header.write(shop.reference, [p.tensor for p in parts], FILE_TYPES[self.recipe.base], shop.importance)
         wanted = [
-            (
-                QuantizedTensor(
-                    self.reference, self.imatrix if part.entry else None, part.source.name, part.tensor.type
-                ),
-                part,
-            )
+            Wanted(self._tensor(part), part, (len(head) + part.tensor.offset) % assembly.BLOCK)
             for part in parts
             if not part.is_copied
         ]
-        made = tensors.quantize(store, llama, (reference, importance), wanted, task, f"making {self.job}")
-        file_type = {name: number for number, name in FILE_TYPES.items()}[self.recipe.base]
-        head, offsets, size = header.write(reference, [part.tensor for part in parts], file_type, importance)
-        pieces = [
-            Piece(reference.path, reference.data_begin + part.source.offset, part.source.size, offset)
-            if part.is_copied
-            else Piece(made[part.source.name], 0, part.tensor.size, offset)
-            for part, offset in zip(parts, offsets, strict=True)
-        ]
-        assembly.write(path, head, pieces, size)
+        made = shop.quantize(wanted, task)
+        assembly.write(path, head, [_piece(part, shop.reference, made) for part in parts])
+
+    def _tensor(self, part: Part) -> QuantizedTensor:
+        # The imatrix counts for a tensor only where it changes it.
+        matrix = self.imatrix if part.entry else None
+        return QuantizedTensor(self.reference, matrix, part.source.name, part.tensor.type)
 
     def _run_llama_quantize(self, room: Path, reference: Path, matrix: Path | None, llama: Tools, task: Task) -> str:
         options = recipes.arguments(self.recipe)
@@ -132,6 +120,14 @@ class Quant(Step):
         if matrix:
             (room / matrix.name).unlink()
         return printed.stdout + printed.stderr
+
+
+def _piece(part: Part, reference: GGUFFile, made: dict[str, Artifact]) -> Piece:
+    tensor = part.tensor
+    if part.is_copied:
+        return Piece(reference.path, reference.data_begin + part.source.offset, tensor.size, tensor.offset)
+    artifact = made[tensor.name]
+    return Piece(artifact.file(DATA), artifact.files[DATA].size - tensor.size, tensor.size, tensor.offset)
 
 
 def dry_run(llama: Tools, reference: Path, recipe: Recipe, imatrix: Path | None, doing: str) -> str:

@@ -213,7 +213,7 @@ class Store:
         except FileNotFoundError:
             return None
         files = {name: FileEntry(name=name, **entry) for name, entry in manifest["files"].items()}
-        if any(_size(path / name) != entry.size for name, entry in files.items()):
+        if any(_size(f"{path}/{name}") != entry.size for name, entry in files.items()):
             self.display.say(f"warning: {path} was changed from outside; it is made again.")
             self._drop(path)
             return None
@@ -321,8 +321,8 @@ def total_size(artifacts: Sequence[Artifact]) -> int:
     return sum(artifact.size for artifact in artifacts)
 
 
-def _size(path: Path) -> int | None:
+def _size(path: str) -> int | None:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - a source tree has thousands of files, and a Path is slow to make
     except OSError:
         return None

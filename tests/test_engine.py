@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from dataclasses import replace
 from types import SimpleNamespace
 
 import ggufs
@@ -16,7 +17,7 @@ from pipeline import gguf_file
 from pipeline.engine import assembly, header, plan, tensors, worker
 from pipeline.engine.assembly import Piece
 from pipeline.engine.plan import Part
-from pipeline.engine.tensors import QuantizedTensor
+from pipeline.engine.tensors import QuantizedTensor, Wanted
 from pipeline.errors import ToolchainError
 from pipeline.gguf_file import Tensor
 from pipeline.imatrix import Entry, ImatrixFile
@@ -98,11 +99,10 @@ def test_a_plan_that_is_not_understood(reference):
 def test_a_key_that_is_set_again_goes_to_the_end(tmp_path):
     metadata = {"general.file_type": 1, "split.count": 2, "general.name": "a\0b", "quantize.imatrix.file": "old"}
     reference = ggufs.write(tmp_path / "a.gguf", TENSORS, metadata | {"words": ["x\0y", "", "z"], "yes": True})
-    kinds = [Tensor.of(name, (*t.shape, 1), t.type) for name, t in TENSORS.items()]
+    kinds = [replace(part.tensor, shape=(*part.tensor.shape, 1)) for part in planned(reference, None).values()]
     matrix = importance(tmp_path, datasets=("t" * 126 + "ä",), x=1, y=2)
-    head, offsets, size = header.write(reference, kinds, 15, matrix)
-    content = head + bytes(size)
-    (tmp_path / "b.gguf").write_bytes(content)
+    head = header.write(reference, kinds, 15, matrix)
+    (tmp_path / "b.gguf").write_bytes(head + bytes(reference.size - reference.data_begin))
     read = gguf_file.read(tmp_path / "b.gguf")
     assert list(read.values) == [
         "general.name", "words", "yes", "general.quantization_version", "general.file_type", "quantize.imatrix.file",
@@ -114,7 +114,7 @@ def test_a_key_that_is_set_again_goes_to_the_end(tmp_path):
     assert read.metadata["quantize.imatrix.dataset"] == "t" * 126 + "\\xc3"
     assert read.metadata["quantize.imatrix.entries_count"] == 2
     assert read.tensors == {name: Tensor.of(name, t.shape, t.type) for name, t in TENSORS.items()}
-    assert [t.offset for t in read.tensors.values()] == offsets
+    assert [t.offset for t in read.tensors.values()] == [t.offset for t in reference.tensors.values()]
     assert read.data_begin == len(head)
     assert len(head) % 32 == 0
 
@@ -123,7 +123,7 @@ def test_nothing_is_said_of_what_is_not_known(tmp_path):
     reference = ggufs.write(tmp_path / "a.gguf", TENSORS)
     read = ggufs.METADATA.keys() - {"general.file_type"}
     for matrix, added in ((None, set()), (importance(tmp_path, 0, (), x=1), {"file", "entries_count"})):
-        (tmp_path / "b.gguf").write_bytes(header.write(reference, [], 1, matrix)[0])
+        (tmp_path / "b.gguf").write_bytes(header.write(reference, [], 1, matrix))
         keys = gguf_file.read(tmp_path / "b.gguf").values.keys()
         assert keys - read == {"general.file_type", "general.quantization_version"} | {
             f"quantize.imatrix.{key}" for key in added
@@ -141,8 +141,22 @@ WHOLE = b"head" + b"cde".ljust(32, b"\0") + b"0123456789".ljust(32, b"\0") + b"a
 
 
 def test_pieces_lie_where_they_belong_with_zeros_between(pieces, tmp_path):
-    assembly.write(tmp_path / "file", b"head", pieces, 96)
+    assembly.write(tmp_path / "file", b"head", pieces)
     assert (tmp_path / "file").read_bytes() == WHOLE
+
+
+def test_blocks_that_lie_alike_are_asked_for_whole(tmp_path, monkeypatch):
+    (tmp_path / "one").write_bytes(bytes(100) + bytes(range(256)) * 40)
+    asked = []
+
+    def copy(source, target, size, begin, to):
+        asked.append((begin, to, size))
+        return os.pwrite(target, os.pread(source, size, begin), to)
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    assembly.write(tmp_path / "file", b"head", [Piece(tmp_path / "one", 100, 10240, 96)])
+    assert (tmp_path / "file").read_bytes() == b"head" + bytes(96) + bytes(range(256)) * 40
+    assert asked == [(100, 100, 3996), (4096, 4096, 6244)]
 
 
 @pytest.mark.parametrize("code", [errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -152,17 +166,17 @@ def test_where_the_kernel_does_not_copy_we_do(pieces, tmp_path, monkeypatch, cod
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
     monkeypatch.setattr(assembly, "BUFFER", 3)
-    assembly.write(tmp_path / "file", b"head", pieces, 96)
+    assembly.write(tmp_path / "file", b"head", pieces)
     assert (tmp_path / "file").read_bytes() == WHOLE
 
 
 def test_a_full_disk_and_a_short_piece_are_no_files(pieces, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="one is shorter than it was"):
-        assembly.write(tmp_path / "file", b"head", [Piece(pieces[0].path, 2, 7, 0)], 32)
+        assembly.write(tmp_path / "file", b"head", [Piece(pieces[0].path, 2, 7, 0)])
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(os, "copy_file_range", lambda *_: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="No space left"):
-        assembly.write(tmp_path / "other", b"head", pieces, 96)
+        assembly.write(tmp_path / "other", b"head", pieces)
 
 
 def part(name, rows):
@@ -172,8 +186,8 @@ def part(name, rows):
 def test_batches_are_small_enough_to_lose(monkeypatch):
     monkeypatch.setattr(tensors, "MOST_TENSORS", 3)
     monkeypatch.setattr(tensors, "MOST_WEIGHTS", 256 * 10)
-    wanted = [(name, part(name, rows)) for name, rows in zip("abcdefg", (1, 1, 1, 1, 9, 50, 1), strict=True)]
-    assert [[name for name, _ in batch] for batch in tensors._batches(wanted)] == [
+    wanted = [Wanted(name, part(name, rows), 0) for name, rows in zip("abcdefg", (1, 1, 1, 1, 9, 50, 1), strict=True)]
+    assert [[one.tensor for one in batch] for batch in tensors._batches(wanted)] == [
         ["a", "b", "c"],
         ["d", "e"],
         ["f"],
@@ -202,7 +216,7 @@ def test_a_tensor_is_named_by_what_decides_its_bytes(tmp_path):
 
 def work(tmp_path, **changes):
     fields = {"name": "x", "begin": 0, "source_type": 30, "type": 8, "row": 256, "rows": 9, "expert_rows": 9}
-    fields |= {"source_row_bytes": 512, "row_bytes": 272, "out": str(tmp_path / "out")} | changes
+    fields |= {"source_row_bytes": 512, "row_bytes": 272, "out": str(tmp_path / "out"), "skipped": 0} | changes
     return worker.Work(**fields)
 
 

@@ -1,10 +1,12 @@
-"""A file put together from pieces of others, which the kernel copies, or the file system shares, where it can."""
+"""A GGUF put together from pieces of others, which the kernel copies, or the file system shares, where it can."""
 
 from __future__ import annotations
 
 import errno
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pipeline.engine.plan import padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 # What copy_file_range says where the file systems do not have it.
 CANNOT: Final = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.ETXTBSY})
 BUFFER: Final = 1 << 22
+BLOCK: Final = 1 << 12
+"""What file systems share with another file, where it begins at the same place within such a block in both."""
 
 
 class Piece(NamedTuple):
@@ -23,13 +27,13 @@ class Piece(NamedTuple):
     """Where it goes, counted from the end of the head."""
 
 
-def write(path: Path, head: bytes, pieces: Sequence[Piece], size: int) -> None:
-    """Write `head`, then each piece at its place, and zeros between them and up to `size` bytes after the head.
+def write(path: Path, head: bytes, pieces: Sequence[Piece]) -> None:
+    """Write `head`, then each piece at its place, and zeros between them and behind the last, as GGUF is padded.
 
     OSError where a piece is shorter than it should be, or the disk is full.
     """
     with path.open("xb", buffering=0) as target:
-        target.truncate(len(head) + size)
+        target.truncate(len(head) + max((padded(piece.offset + piece.size) for piece in pieces), default=0))
         _write(target.fileno(), head, 0)
         for piece in pieces:
             with piece.path.open("rb") as source:
@@ -39,12 +43,15 @@ def write(path: Path, head: bytes, pieces: Sequence[Piece], size: int) -> None:
 def _copy(source: int, piece: Piece, target: int, to: int) -> None:
     done = 0
     while done < piece.size:
+        begin = piece.begin + done
+        # Up to where a block begins, since the kernel shares none if the first of them is not whole.
+        size = min(piece.size - done, -begin % BLOCK or piece.size)
         try:
-            copied = os.copy_file_range(source, target, piece.size - done, piece.begin + done, to + done)
+            copied = os.copy_file_range(source, target, size, begin, to + done)
         except OSError as error:
             if error.errno not in CANNOT:
                 raise
-            content = os.pread(source, min(BUFFER, piece.size - done), piece.begin + done)
+            content = os.pread(source, min(BUFFER, piece.size - done), begin)
             _write(target, content, to + done)
             copied = len(content)
         if not copied:

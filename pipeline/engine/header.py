@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from pipeline.engine.plan import padded
 from pipeline.gguf_cursor import ARRAY, STRING
-from pipeline.gguf_file import ALIGNMENT, MAGIC, TYPES
+from pipeline.gguf_file import MAGIC, TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,13 +28,8 @@ LONGEST_NAME: Final = 127
 NUMBERS: Final = {name: number for number, name in TYPES.items()}
 
 
-def write(
-    reference: GGUFFile, tensors: Sequence[Tensor], file_type: int, importance: ImatrixFile | None
-) -> tuple[bytes, list[int], int]:
-    """Return the header, padded, where each tensor's data begins, counted from its end, and the size of all data.
-
-    `tensors` are those of the quant in its order, `file_type` is its llama_ftype.
-    """
+def write(reference: GGUFFile, tensors: Sequence[Tensor], file_type: int, importance: ImatrixFile | None) -> bytes:
+    """Return the header, padded, of a quant of these tensors; `file_type` is its llama_ftype."""
     keys = _keys(reference)
     _set(keys, "general.quantization_version", _number(QUANTIZATION_VERSION))
     _set(keys, "general.file_type", _number(file_type))
@@ -46,19 +42,9 @@ def write(
         _set(keys, "quantize.imatrix.entries_count", _number(len(importance.entries)))
         if importance.chunks > 0:
             _set(keys, "quantize.imatrix.chunks_count", _number(importance.chunks))
-    infos, offsets, end = [], [], 0
-    for tensor in tensors:
-        infos.append(_info(tensor, end))
-        offsets.append(end)
-        end += padded(tensor.size)
     head = MAGIC + struct.pack("<IQQ", VERSION, len(tensors), len(keys))
-    body = b"".join([head, *(_string(key.encode()) + value for key, value in keys.items()), *infos])
-    return body.ljust(padded(len(body)), b"\0"), offsets, end
-
-
-def padded(size: int) -> int:
-    # llama-quantize pads to this even where general.alignment is another.
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    body = b"".join([head, *(_string(key.encode()) + value for key, value in keys.items()), *map(_info, tensors)])
+    return body.ljust(padded(len(body)), b"\0")
 
 
 def _keys(reference: GGUFFile) -> dict[str, bytes]:
@@ -105,9 +91,9 @@ def _string(content: bytes) -> bytes:
     return struct.pack("<Q", len(content)) + content
 
 
-def _info(tensor: Tensor, offset: int) -> bytes:
+def _info(tensor: Tensor) -> bytes:
     shape = list(tensor.shape) or [1]
     while len(shape) > 1 and shape[-1] == 1:  # as ggml counts dimensions
         shape.pop()
-    numbers = struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, NUMBERS[tensor.type], offset)
+    numbers = struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, NUMBERS[tensor.type], tensor.offset)
     return _string(tensor.name.encode()) + numbers

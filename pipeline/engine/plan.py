@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import ToolchainError
-from pipeline.gguf_file import SIZES, Tensor, shown
+from pipeline.gguf_file import ALIGNMENT, SIZES, Tensor, shown
 from pipeline.weights import ARRAYS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Part:
     source: Tensor
     """As the reference has it."""
     tensor: Tensor
-    """As the quant has it; its `offset` is 0."""
+    """As the quant has it."""
     entry: Entry | None = None
     """What the imatrix has of it, where it changes any byte."""
 
@@ -55,11 +55,21 @@ def parts(reference: GGUFFile, types: Mapping[str, str], importance: ImatrixFile
             f"llama-quantize plans {len(types)} tensors and {reference.path.name} has {len(reference.tensors)}: what"
             " it prints is not understood. Run with --engine llama-quantize."
         )
-    return tuple(_part(reference.tensors[name], type_, importance, base) for name, type_ in types.items())
+    found: list[Part] = []
+    end = 0
+    for name, type_ in types.items():
+        found.append(_part(reference.tensors[name], type_, end, importance, base))
+        end += padded(found[-1].tensor.size)
+    return tuple(found)
 
 
-def _part(source: Tensor, type_: str, importance: ImatrixFile | None, base: str) -> Part:
-    tensor = Tensor.of(source.name, source.shape, type_)
+def padded(size: int) -> int:
+    # llama-quantize pads to this even where general.alignment is another.
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _part(source: Tensor, type_: str, offset: int, importance: ImatrixFile | None, base: str) -> Part:
+    tensor = Tensor.of(source.name, source.shape, type_, offset)
     if source.type == type_:
         return Part(source, tensor)
     if source.type not in ARRAYS or source.type == "F64":

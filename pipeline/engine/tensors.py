@@ -6,7 +6,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from pipeline import shell
 from pipeline.engine.worker import Job, Work
@@ -16,14 +16,14 @@ from pipeline.store import Named, digest_of
 from pipeline.toolchain import PATIENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pipeline.convert import Reference
     from pipeline.engine.plan import Part
     from pipeline.gguf_file import GGUFFile
     from pipeline.imatrix import Imatrix, ImatrixFile
     from pipeline.progress import Task
-    from pipeline.store import Store
+    from pipeline.store import Artifact, Store
     from pipeline.toolchain import Tools
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,7 +38,11 @@ MOST_WEIGHTS: Final = 1 << 31
 
 @dataclass(frozen=True)
 class QuantizedTensor(Named):
-    """`data`: a tensor of the reference in another type, as it stands in a GGUF."""
+    """`data`: a tensor of the reference in another type, as it stands in a GGUF; to its end, after some zeros.
+
+    With them it begins as far behind the beginning of a block of the disk as in the quant that it was first made for,
+    so that file systems that can share blocks between files do.
+    """
 
     reference: Reference
     imatrix: Imatrix | None
@@ -61,64 +65,74 @@ class QuantizedTensor(Named):
         }
 
 
-def quantize(
-    store: Store,
-    llama: Tools,
-    files: tuple[GGUFFile, ImatrixFile | None],
-    wanted: Sequence[tuple[QuantizedTensor, Part]],
-    task: Task,
-    doing: str,
-) -> dict[str, Path]:
-    """Return the data of each wanted tensor by its name, making what the store does not have.
+class Wanted(NamedTuple):
+    tensor: QuantizedTensor
+    part: Part
+    phase: int
+    """Where its data begins within a block of the quant (`assembly.BLOCK`)."""
 
-    `files` are the reference and the imatrix. `doing` ends the sentence "… failed while …" of a `ToolchainError`.
-    """
-    reference, importance = files
-    parts = {digest_of(tensor): part for tensor, part in wanted}
-    paths: dict[str, Path] = {}
 
-    def watch(text: str) -> None:
-        if steps := re.findall(r"^\[ *(\d+)/ *(\d+)\]", text, re.MULTILINE):
-            ready, of = len(paths) + int(steps[-1][0]), len(wanted)
-            task.advance(ready / of, f"{ready} of {of} tensors")
+@dataclass(frozen=True)
+class Workshop:
+    """What tensors are quantized with, and from."""
 
-    def make(rooms: Mapping[str, Path]) -> None:
+    store: Store
+    llama: Tools
+    reference: GGUFFile
+    importance: ImatrixFile | None
+    doing: str
+    """Ends the sentence "… failed while …" of a `ToolchainError`."""
+
+    def quantize(self, wanted: Sequence[Wanted], task: Task) -> dict[str, Artifact]:
+        """Return the wanted tensors by their names, making what the store does not have."""
+        by_digest = {digest_of(one.tensor): one for one in wanted}
+        found: dict[str, Artifact] = {}
+
+        def watch(text: str) -> None:
+            if steps := re.findall(r"^\[ *(\d+)/ *(\d+)\]", text, re.MULTILINE):
+                ready, of = len(found) + int(steps[-1][0]), len(wanted)
+                task.advance(ready / of, f"{ready} of {of} tensors")
+
+        def make(rooms: Mapping[str, Path]) -> None:
+            works = [_work(by_digest[digest], self.reference, room / DATA) for digest, room in rooms.items()]
+            # Beside the data of its first tensor until that is whole.
+            self._run(works, next(iter(rooms.values())) / "job", watch)
+
+        for batch in _batches(wanted):
+            made = self.store.get_all([one.tensor for one in batch], make)
+            found |= {one.tensor.name: artifact for one, artifact in zip(batch, made, strict=True)}
+        return found
+
+    def _run(self, works: list[Work], path: Path, watch: Callable[[str], None]) -> None:
+        importance = self.importance
         job = Job(
-            library=str(llama.path(LIBRARY)),
-            reference=str(reference.path),
+            library=str(self.llama.path(LIBRARY)),
+            reference=str(self.reference.path),
             imatrix=str(importance.path) if importance else None,
             legacy=importance is not None and importance.legacy,
-            threads=llama.threads,
-            works=[_work(parts[digest], reference, room / DATA) for digest, room in rooms.items()],
+            threads=self.llama.threads,
+            works=works,
         )
-        # Beside the data of its first tensor until that is whole.
-        path = next(iter(rooms.values())) / "job"
         job.write(path)
-        shell.run([sys.executable, "-m", SCRIPT, path], cwd=ROOT, env=ENVIRONMENT, doing=doing, watch=watch)
+        shell.run([sys.executable, "-m", SCRIPT, path], cwd=ROOT, env=ENVIRONMENT, doing=self.doing, watch=watch)
         path.unlink()
 
-    for batch in _batches(wanted):
-        tensors = [tensor for tensor, _ in batch]
-        found = store.get_all(tensors, make)
-        paths |= {tensor.name: artifact.file(DATA) for tensor, artifact in zip(tensors, found, strict=True)}
-    return paths
 
-
-def _batches(wanted: Sequence[tuple[QuantizedTensor, Part]]) -> Iterator[list[tuple[QuantizedTensor, Part]]]:
-    batch: list[tuple[QuantizedTensor, Part]] = []
+def _batches(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    batch: list[Wanted] = []
     weights = 0
-    for tensor, part in wanted:
-        weights += part.source.parameters
+    for one in wanted:
+        weights += one.part.source.parameters
         if batch and (len(batch) == MOST_TENSORS or weights > MOST_WEIGHTS):
             yield batch
-            batch, weights = [], part.source.parameters
-        batch.append((tensor, part))
+            batch, weights = [], one.part.source.parameters
+        batch.append(one)
     if batch:
         yield batch
 
 
-def _work(part: Part, reference: GGUFFile, out: Path) -> Work:
-    source = part.source
+def _work(wanted: Wanted, reference: GGUFFile, out: Path) -> Work:
+    part, source = wanted.part, wanted.part.source
     row = source.shape[0]
     return Work(
         name=shown(source.name),
@@ -131,6 +145,7 @@ def _work(part: Part, reference: GGUFFile, out: Path) -> Work:
         source_row_bytes=row_bytes(source),
         row_bytes=row_bytes(part.tensor),
         out=str(out),
+        skipped=wanted.phase,
         sums=part.entry.sums if part.entry else None,
         counts=part.entry.counts if part.entry else 0,
         matrices=part.entry.matrices if part.entry else 1,

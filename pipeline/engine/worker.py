@@ -50,6 +50,8 @@ class Work:
     row_bytes: int
     out: str
     """The file to write, which is not there yet."""
+    skipped: int
+    """Where in it to begin."""
     sums: int | None = None
     """Where in the imatrix its sums begin (float32); None for a tensor that is quantized without it."""
     counts: int = 0
@@ -205,7 +207,7 @@ class Run:
         made = ggml.quantize(work.type, source, out, 0, piece.rows, work.row, piece.tensor.weights_of(piece.first))
         if made != piece.rows * work.row_bytes or not ggml.is_valid(work.type, out, made):
             raise Failure(f"What ggml makes of {work.name} is not valid. Take another type for it.")
-        _write(piece.tensor.file, buffers.out, made, piece.first * work.row_bytes)
+        _write(piece.tensor.file, buffers.out, made, work.skipped + piece.first * work.row_bytes)
 
 
 class _Buffers:
