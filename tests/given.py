@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import shell
+from pipeline.engine import worker
 from pipeline.engine.worker import Job
 from pipeline.progress import Display
 from pipeline.store import Step, Store, file_sha256
@@ -48,7 +49,7 @@ def main(root: str, pickled: str) -> None:
     run = shell.run
 
     def logged(command, **options):
-        if "pipeline.engine.worker" in command:
+        if worker.__file__ in command:
             for work in Job.read(command[-1]).works:
                 print(work.name, work.type)
         return run(command, **options)

@@ -47,6 +47,8 @@ def _copy(source: int, piece: Piece, target: int, to: int) -> None:
         # Up to where a block begins, since the kernel shares none if the first of them is not whole.
         size = min(piece.size - done, -begin % BLOCK or piece.size)
         try:
+            if not hasattr(os, "copy_file_range"):  # which is Linux's
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
             copied = os.copy_file_range(source, target, size, begin, to + done)
         except OSError as error:
             if error.errno not in CANNOT:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from pipeline import shell
+from pipeline.engine import worker
 from pipeline.engine.worker import Job, Work
 from pipeline.ggml import LIBRARY, NUMBERS, row_bytes
 from pipeline.gguf_file import shown
@@ -17,6 +17,7 @@ from pipeline.toolchain import PATIENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pipeline.convert import Reference
     from pipeline.engine.plan import Part
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pipeline.store import Artifact, Store
     from pipeline.toolchain import Tools
 
-ROOT = Path(__file__).parent.parent.parent
-SCRIPT = "pipeline.engine.worker"
 DATA = "data"
 # ggml makes its tables by OpenMP, whose threads then wait for more; and it would start a debugger where it gives up.
 ENVIRONMENT: Final = {**PATIENT, "GGML_NO_BACKTRACE": "1"}
@@ -114,7 +113,9 @@ class Workshop:
             works=works,
         )
         job.write(path)
-        shell.run([sys.executable, "-m", SCRIPT, path], cwd=ROOT, env=ENVIRONMENT, doing=self.doing, watch=watch)
+        # By its path, and without the modules beside it: it needs nothing of ours.
+        command = [sys.executable, "-P", worker.__file__, path]
+        shell.run(command, cwd=path.parent, env=ENVIRONMENT, doing=self.doing, watch=watch)
         path.unlink()
 
 

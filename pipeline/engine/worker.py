@@ -1,4 +1,4 @@
-"""The program that quantizes: `python -m pipeline.engine.worker JOB`, with a `Job` as JSON.
+"""The program that quantizes: `python worker.py JOB`, with a `Job` as JSON.
 
 It is a program of its own because ggml ends the process where something is wrong, and so that its memory is its own.
 It calls what llama-quantize calls (`llama_tensor_dequantize_impl`, `llama_tensor_quantize_impl` in src/llama-quant.cpp)

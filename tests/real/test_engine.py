@@ -22,7 +22,7 @@ from given import Given
 from machine import ROOT, empty_store
 
 from pipeline.convert import REFERENCE
-from pipeline.engine import plan
+from pipeline.engine import plan, worker
 from pipeline.errors import ToolchainError
 from pipeline.ggml import LIBRARY, Quantizer
 from pipeline.quantize import FALLBACKS, QUANT, Quant
@@ -285,7 +285,7 @@ def test_a_reference_that_is_not_finite_and_a_worker_that_dies(bench):
     assert "blk.1.ffn_down.weight holds numbers in the reference that are not finite" in refused(bench, broken)
 
     def kill():
-        while not (found := children("pipeline.engine.worker")):
+        while not (found := children(worker.__file__)):
             time.sleep(0.001)
         os.kill(found[0], signal.SIGKILL)
 
@@ -295,13 +295,13 @@ def test_a_reference_that_is_not_finite_and_a_worker_that_dies(bench):
     killer.join()
 
 
-def children(module):
-    """Our children that run a module."""
+def children(script):
+    """Our children that run a script."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(entry.read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and module.encode() in (entry.parent / "cmdline").read_bytes():
+            if parent == os.getpid() and script.encode() in (entry.parent / "cmdline").read_bytes():
                 found.append(int(entry.parent.name))
         except OSError:
             continue
