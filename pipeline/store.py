@@ -18,7 +18,8 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -27,7 +28,7 @@ from pipeline.errors import BadInputError, disk_errors
 from pipeline.result import FileEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.progress import Display, Task
@@ -35,12 +36,10 @@ if TYPE_CHECKING:
 MANIFEST = "artifact.json"
 
 
-class Step(Protocol):
-    """A way to make one artifact. Frozen: its inputs are its identity."""
+class Named(Protocol):
+    """What names one artifact. Frozen: its inputs are its identity."""
 
     kind: ClassVar[str]
-    resumable: ClassVar[bool] = False
-    """Whether a room that an interrupted maker left is worth going on in."""
 
     @property
     def label(self) -> str:
@@ -49,13 +48,20 @@ class Step(Protocol):
     def inputs(self) -> dict[str, Any]:
         """Everything that goes into the artifact, as JSON; artifacts by their digest."""
 
-    def make(self, room: Path, store: Store, task: Task) -> None:
-        """Write the artifact's files into `room`."""
-
     @cached_property
     def digest(self) -> str:
         """The 64 hex digits that name the artifact."""
         return hashlib.sha256(canonical({"kind": self.kind, "inputs": self.inputs()})).hexdigest()
+
+
+class Step(Named, Protocol):
+    """A way to make one artifact."""
+
+    resumable: ClassVar[bool] = False
+    """Whether a room that an interrupted maker left is worth going on in."""
+
+    def make(self, room: Path, store: Store, task: Task) -> None:
+        """Write the artifact's files into `room`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
-def digest_of(step: Step) -> str:
+def digest_of(step: Named) -> str:
     """Return the 64 hex digits that name the step's artifact."""
     return step.digest
 
@@ -113,7 +119,7 @@ class Store:
                 " or LLM_QUANTIZER_STORE."
             ) from error
 
-    def find(self, step: Step) -> Artifact | None:
+    def find(self, step: Named) -> Artifact | None:
         """Return the step's artifact if it is there and whole."""
         return self._read(step.kind, digest_of(step))
 
@@ -130,9 +136,32 @@ class Store:
         os.utime(artifact.path / MANIFEST)
         return artifact
 
-    def discard(self, step: Step) -> None:
+    def discard(self, step: Named) -> None:
         """Drop the step's artifact, so that the next `get` makes it anew."""
         self._drop(self.root / step.kind / digest_of(step))
+
+    def get_all(self, wanted: Sequence[Named], make: Callable[[Mapping[str, Path]], None]) -> list[Artifact]:
+        """Return the artifacts, in the order of `wanted`; `make` writes those that are missing, all at once.
+
+        It is given the rooms to write them into, by digest. What another process makes meanwhile is left to it and
+        waited for, with no lock held. Artifacts that are made together cost one flush of the disk.
+        """
+        names = {digest_of(name): name for name in wanted}
+        found: dict[str, Artifact] = {}
+        while True:
+            for digest, name in names.items():
+                if digest not in found and (artifact := self._read(name.kind, digest)) is not None:
+                    found[digest] = artifact
+            missing = {digest: name for digest, name in names.items() if digest not in found}
+            if not missing:
+                break
+            if not self._make_all(missing, make):
+                digest, name = next(iter(missing.items()))
+                with self._lock(digest, waiting=name.label):
+                    pass
+        for artifact in found.values():
+            os.utime(artifact.path / MANIFEST)
+        return [found[digest_of(name)] for name in wanted]
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -188,7 +217,7 @@ class Store:
         except FileNotFoundError:
             return None
         files = {name: FileEntry(name=name, **entry) for name, entry in manifest["files"].items()}
-        if any(_size(path / name) != entry.size for name, entry in files.items()):
+        if any(_size(f"{path}/{name}") != entry.size for name, entry in files.items()):
             self.display.say(f"warning: {path} was changed from outside; it is made again.")
             self._drop(path)
             return None
@@ -215,20 +244,53 @@ class Store:
         assert artifact is not None, "renamed into place just now, under the lock"
         return artifact
 
+    def _make_all(self, missing: Mapping[str, Named], make: Callable[[Mapping[str, Path]], None]) -> bool:
+        """Make those that nobody else makes; whether there were any."""
+        rooms: dict[str, Path] = {}
+        with ExitStack() as locks:
+            try:
+                for digest, name in missing.items():
+                    if self._lock_if_free(digest, locks) and self._read(name.kind, digest) is None:
+                        rooms[digest] = room = self.root / ".rooms" / f"{name.kind}-{digest}"
+                        if room.exists():
+                            shutil.rmtree(room)
+                        room.mkdir()
+                if not rooms:
+                    return False
+                began = time.monotonic()
+                make(rooms)
+                seconds = (time.monotonic() - began) / len(rooms)
+                with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to others
+                    list(pool.map(lambda digest: self._describe(rooms[digest], missing[digest], seconds), rooms))
+                os.sync()
+                for digest, room in rooms.items():
+                    final = self.root / missing[digest].kind / digest
+                    final.parent.mkdir(exist_ok=True)
+                    room.rename(final)
+            except BaseException:
+                for room in rooms.values():
+                    shutil.rmtree(room, ignore_errors=True)
+                raise
+        return True
+
     def _seal(self, room: Path, step: Step, seconds: float) -> None:
         """Write the manifest and bring every byte to the disk, so that only whole directories are renamed."""
+        self._describe(room, step, seconds)
+        os.sync()  # one call for thousands of files of a source tree as for one large file
+
+    def _describe(self, room: Path, name: Named, seconds: float) -> None:
+        """Write the manifest."""
         files = {}
         for path in sorted(p for p in room.rglob("*") if p.is_file() and not p.is_symlink()):
             path.chmod(path.stat().st_mode & 0o555)
             files[str(path.relative_to(room))] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
         manifest = {
-            "label": step.label,
-            "inputs": step.inputs(),
+            "label": name.label,
+            "inputs": name.inputs(),
             "seconds": round(seconds, 1),
             "files": files,
         }
         (room / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-        os.sync()  # one call for thousands of files of a source tree as for one large file
 
     def _drop(self, path: Path) -> None:
         """Remove an artifact in one step as others see it: renamed away first, deleted then."""
@@ -247,13 +309,24 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _lock_if_free(self, digest: str, locks: ExitStack) -> bool:
+        """Lock until `locks` are let go, unless another process holds it."""
+        file = (self.root / ".locks" / digest).open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        locks.enter_context(file)
+        return True
+
 
 def total_size(artifacts: Sequence[Artifact]) -> int:
     return sum(artifact.size for artifact in artifacts)
 
 
-def _size(path: Path) -> int | None:
+def _size(path: str) -> int | None:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - a source tree has thousands of files, and a Path is slow to make
     except OSError:
         return None

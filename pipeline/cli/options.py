@@ -74,3 +74,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Print the change 
 cuda_option = click.option(
     "--cuda/--no-cuda", default=None, help="Build llama.cpp with or without CUDA  [default: with, where it is there]"
 )
+engine_option = click.option(
+    "--engine", type=click.Choice(["by-tensor", "llama-quantize"]), default="by-tensor", show_default=True,
+    help="Who quantizes: each tensor once for all quants, or llama-quantize each file. The bytes are the same.",
+)  # fmt: skip

@@ -9,12 +9,21 @@ import click
 
 from pipeline import errors
 from pipeline.cli import shared
-from pipeline.cli.options import cuda_option, matrix_option, only_option, publish_option, results_option, store_option
+from pipeline.cli.options import (
+    cuda_option,
+    engine_option,
+    matrix_option,
+    only_option,
+    publish_option,
+    results_option,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pipeline.quantize import Engine
     from pipeline.result import Result
 
 
@@ -55,8 +64,14 @@ def prepare(model: str, matrix_file: Path, store_root: Path | None, results: Pat
 @store_option
 @results_option
 @cuda_option
+@engine_option
 def job_command(
-    job_ids: Sequence[str], matrix_file: Path, store_root: Path | None, results: Path, cuda: bool | None
+    job_ids: Sequence[str],
+    matrix_file: Path,
+    store_root: Path | None,
+    results: Path,
+    cuda: bool | None,
+    engine: Engine,
 ) -> None:
     """Make, check and measure a quant, and leave its result as JSON; several one after the other."""
     from pipeline import actions, job, records, run
@@ -68,7 +83,7 @@ def job_command(
         for job_id in job_ids:
             try:
                 with records.failing(results, "job", shared.known(matrix_file, job_id)):
-                    steps, recipe = shared.one_job(matrix_file, job_id, cuda)
+                    steps, recipe = shared.one_job(matrix_file, job_id, cuda, engine)
                     run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
                     made.append(records.save(results, job.run(store, steps, recipe, job.prepare(store, steps))))
             except errors.PipelineError as error:
@@ -86,6 +101,7 @@ def job_command(
 @publish_option
 @only_option
 @cuda_option
+@engine_option
 def run_command(
     matrix_file: Path,
     store_root: Path | None,
@@ -93,6 +109,7 @@ def run_command(
     publish_to: str,
     only: Sequence[str],
     cuda: bool | None,
+    engine: Engine,
 ) -> None:
     """Do all of it, here: every job of the matrix, then a release of each model."""
     from pipeline import run
@@ -100,7 +117,7 @@ def run_command(
     shop = shared.workshop(store_root, results, publish_to)
     made: list[Result] = []
     with shop.store.in_use():
-        selections, works = shared.look(matrix_file, only, cuda)
+        selections, works = shared.look(matrix_file, only, cuda, engine)
         todo = [(steps, selection.recipes) for selection, steps in zip(selections, works, strict=True)]
         run.refuse_early(shop.store, todo, matrix_file, shared.folder_of(publish_to))
         shop.target.check([run.planned(steps, recipes) for steps, recipes in todo])
@@ -116,7 +133,10 @@ def run_command(
 @results_option
 @publish_option
 @cuda_option
-def demo(matrix_file: Path, store_root: Path | None, results: Path, publish_to: str, cuda: bool | None) -> None:
+@engine_option
+def demo(
+    matrix_file: Path, store_root: Path | None, results: Path, publish_to: str, cuda: bool | None, engine: Engine
+) -> None:
     """Run the main job for real on SmolLM2-135M, with a folder as its target."""
     from pipeline import demo as demonstration
     from pipeline import run
@@ -125,7 +145,7 @@ def demo(matrix_file: Path, store_root: Path | None, results: Path, publish_to: 
     shop = shared.workshop(store_root, results, publish_to)
     with shop.store.in_use():
         model = demonstration.model(shop.store)
-        (steps,) = run.look([model], toolchain, matrix_file)
+        (steps,) = run.look([model], toolchain, matrix_file, engine=engine)
         run.refuse_early(shop.store, [(steps, model.recipes)], matrix_file, shared.folder_of(publish_to))
         shop.target.check([run.planned(steps, model.recipes)])
         made = run.run_model(shop, steps, model.recipes)
