@@ -76,5 +76,6 @@ cuda_option = click.option(
 )
 engine_option = click.option(
     "--engine", type=click.Choice(["by-tensor", "llama-quantize"]), default="by-tensor", show_default=True,
+    envvar="LLM_QUANTIZER_ENGINE", show_envvar=True,
     help="Who quantizes: each tensor once for all quants, or llama-quantize each file. The bytes are the same.",
 )  # fmt: skip
