@@ -80,8 +80,8 @@ def of_models(planned: Planned, machine: Machine) -> list[Limit]:
     sizes = [planned.stored[planned.shapes[model.source]] for model in planned.made.models]
     return [
         Limit(
-            f"the {ARTIFACTS:,} artifacts of a run that `download-artifact` lists",
-            "actions/toolkit, pull request 2165; whether it holds for a job's own run is not documented",
+            f"the {ARTIFACTS:,} artifacts of a run that `download-artifact` lists, if it does so for a job's own run",
+            "actions/toolkit, pull request 2165, for what it asks of GitHub's API; for the rest nothing is documented",
             lambda count: 1 + artifacts * count > ARTIFACTS,
             MOST_MODELS,
         ),

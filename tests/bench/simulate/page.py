@@ -49,10 +49,13 @@ def page() -> str:
         max_models=workflows.MAX_MODELS,
         max_parallel=workflows.MAX_PARALLEL,
         hosted=fleet.HOSTED,
+        memory=f"{rates.MACHINES[-1].memory / 1e9:.0f} GB of memory, the GPU {rates.MACHINES[-1].gpu_memory / 1e9:.0f}",
         breaks=[_in_order(by_models), *_too_few(by_runners), *_too_large(by_size)],
+        hub_hours=_hours_of_the_hub(costs[rates.MACHINES[0]]),
         keeps_up=[
             (machine.name, int(rates.STORE.value * cost.seconds / cost.moved)) for machine, cost in costs.items()
         ],
+        ladder=f"{sum(work.quantizing(8e9, quant) for quant in catalogue.LADDER) / HOUR:.1f}",
         fleets=_fleets(trials, costs),
         run=_run(costs[rates.MACHINES[0]]),
         longest=_longest(costs),
@@ -130,10 +133,14 @@ def _run(cost: Totals) -> str:
             ("uploaded to the Hub", f"{cost.up / 1e12:,.0f} TB"),
             ("moved between the runners and their store", f"{cost.moved / 1e12:,.0f} TB"),
             ("in the store at the end, where nothing is dropped", f"{cost.stored / 1e12:,.0f} TB"),
-            ("requests to the Hub's API", f"{api:,}: {api / work.API_LIMIT * work.WINDOW / HOUR:.0f} h at its rate"),
+            ("requests to the Hub's API", f"{api:,}: {_hours_of_the_hub(cost)} h at its rate"),
             ("requests to the Hub for files", f"{files:,}: {files / work.FILE_LIMIT * work.WINDOW / HOUR:.0f} h"),
         ],
     )
+
+
+def _hours_of_the_hub(cost: Totals) -> str:
+    return f"{cost.requests.api / work.API_LIMIT * work.WINDOW / HOUR:.0f}"
 
 
 def _longest(costs: Costs) -> str:
@@ -192,9 +199,9 @@ def _rates() -> str:
 
 
 def _short(value: float) -> str:
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if value >= size:
-            return f"{value / size:.3g} {letter}"
+            return f"{value / size:.3g} {name} "
     return f"{value:g} "
 
 

@@ -45,8 +45,8 @@ class Requests:
 
 
 MACHINES = (
-    Machine(f"{minutes.CORES} cores, 128 GB", minutes.CORES, 128e9, 0.0),
-    Machine(f"{minutes.CORES} cores, 128 GB, GPU of 80 GB", minutes.CORES, 128e9, 80e9),
+    Machine(f"{minutes.CORES} cores", minutes.CORES, 128e9, 0.0),
+    Machine(f"{minutes.CORES} cores and a GPU", minutes.CORES, 128e9, 80e9),
 )
 
 _PREVIEW = "`pipeline/preview/minutes.py`: SmolLM2-135M, two cores of an EPYC"
@@ -64,7 +64,7 @@ GPU_MEET = Rate(
 GPU_READ = Rate(
     "generating, GPU", 12.55 * 2**30 * 74.77, "bytes of weights a second", f"{_A100}, F16 at 74.8 tokens/s", _LARGER
 )
-CONVERT = Rate("converting", 43e6, "bytes of the reference a second", _BUSY, _LARGER)
+CONVERT = Rate("converting", 70e6, "bytes of the reference a second", _HERE, _LARGER)
 VET = Rate("checking the reference", 121e6, "bytes of the reference a second", _HERE, _LARGER)
 COMPARE = Rate("comparing with transformers", 35e6, "bytes of the reference a second", _BUSY, _LARGER)
 CHECK = Rate("checking a quant", 1.0e9, "bytes of the quant a second", _HERE, _LARGER)
@@ -87,7 +87,7 @@ QUANTIZE = {name: rate * 1e6 for name, rate in minutes._QUANTIZING.items()}
 QUANTIZING = Rate(
     f"quantizing, {len(QUANTIZE)} tensor types",
     min(QUANTIZE.values()),
-    f"weights a second and core for the slowest, {max(QUANTIZE.values()):.2g} for the fastest",
+    f"weights a second and core for the slowest, {max(QUANTIZE.values()) / 1e6:.0f} million for the fastest",
     "`pipeline/preview/minutes.py`",
     "larger models; all tensors of a quant are taken to be of its main type",
 )

@@ -82,11 +82,10 @@ def prepare(shape: Shape, machine: Machine) -> Work:
 @cache
 def job(shape: Shape, quant: str, machine: Machine) -> Work:
     made, reference = shape.size(quant), shape.reference
-    rate = rates.QUANTIZE.get(QUANT_TYPES[quant].tensor_type, rates.SLOW)
     split = made if made > MAX_SHARD else 0.0
     parts = (
         ("begin", rates.RUNNER.value),
-        ("quantize", max(shape.weights / rate / machine.cores, reference / rates.STORE.value)),
+        ("quantize", max(quantizing(shape.weights, quant) / machine.cores, reference / rates.STORE.value)),
         ("hash", (made + split) / rates.HASH.value),
         ("check", made / rates.CHECK.value),
         ("run", _met(shape, CHUNKS * CONTEXT + TIMED * speed.PROMPT_TOKENS, made, machine)),
@@ -94,6 +93,11 @@ def job(shape: Shape, quant: str, machine: Machine) -> Work:
         ("split", split / rates.STORE.value),
     )
     return Work(parts, rates.LOOK, moved=reference + 2 * made + 2 * split + logits(shape))
+
+
+def quantizing(weights: float, quant: str) -> float:
+    """Seconds of one core."""
+    return weights / rates.QUANTIZE.get(QUANT_TYPES[quant].tensor_type, rates.SLOW)
 
 
 @cache
