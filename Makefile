@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test act zoo bench lint format setup clean
+.PHONY: demo test act zoo bench simulate lint format setup clean
 
 demo: $(READY)
 	$(BIN)/python -m pipeline demo
@@ -23,6 +23,10 @@ zoo: $(READY)
 # Speed, always both sides in one run.
 bench: $(READY)
 	$(BIN)/python tests/bench/gate.py
+
+# A thousand models on paper: prints docs/scale.md as it would be now.
+simulate: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m bench.simulate
 
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
