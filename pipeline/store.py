@@ -7,6 +7,8 @@
 The digest is sha256 over the canonical JSON of a step's kind and inputs: it is known before the step runs.
 A process that is killed loses its lock and leaves at most a room behind: the next maker of the same artifact
 starts from an empty room, or goes on in the old one where the step can resume.
+
+Behind it there may be a second tier, which other machines write to as well: see `pipeline.remote_store`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.progress import Display, Task
+    from pipeline.remote_store import RemoteStore
 
 MANIFEST = "artifact.json"
 
@@ -41,6 +44,8 @@ class Step(Protocol):
     kind: ClassVar[str]
     resumable: ClassVar[bool] = False
     """Whether a room that an interrupted maker left is worth going on in."""
+    shared: ClassVar[bool] = True
+    """Whether it is sent to a second tier of the store and fetched from there; a step that says no says why."""
 
     @property
     def label(self) -> str:
@@ -104,6 +109,7 @@ class Store:
     def __init__(self, root: Path, display: Display) -> None:
         self.root = root
         self.display = display
+        self.remote: RemoteStore | None = None
         try:
             for name in (".rooms", ".locks"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -114,11 +120,24 @@ class Store:
             ) from error
 
     def find(self, step: Step) -> Artifact | None:
-        """Return the step's artifact if it is there and whole."""
+        """Return the step's artifact if it is there and whole.
+
+        It looks here alone: plans ask for thousands, and a request each to a second tier would take them minutes. So a
+        plan says that something is to be made which a second tier has; the run then fetches it.
+        """
         return self._read(step.kind, digest_of(step))
 
+    def bring(self, step: Step) -> Artifact | None:
+        """Return the step's artifact if it is there or in the second tier; it is never made."""
+        digest = digest_of(step)
+        artifact = self._read(step.kind, digest)
+        if artifact is None and self.remote is not None:
+            with self._lock(digest, waiting=step.label):
+                artifact = self._read(step.kind, digest) or self._fetch(step, digest)
+        return artifact
+
     def get(self, step: Step) -> Artifact:
-        """Return the step's artifact, making it first where it is missing.
+        """Return the step's artifact, fetching it from the second tier or making it first where it is missing.
 
         While another process makes the same one, waits for it.
         """
@@ -126,21 +145,41 @@ class Store:
         artifact = self._read(step.kind, digest)
         if artifact is None:
             with self._lock(digest, waiting=step.label):
-                artifact = self._read(step.kind, digest) or self._make(step, digest)
+                artifact = self._read(step.kind, digest) or self._fetch(step, digest) or self._make(step, digest)
         os.utime(artifact.path / MANIFEST)
+        if self.remote is not None and step.shared:
+            self.remote.send(step, artifact)
         return artifact
 
     def discard(self, step: Step) -> None:
         """Drop the step's artifact, so that the next `get` makes it anew."""
         self._drop(self.root / step.kind / digest_of(step))
+        if self.remote is not None and step.shared:
+            self.remote.discard(step)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep `gc` away for as long as artifacts are read: hold this around any use of `get`."""
+        """Keep `gc` away for as long as artifacts are read: hold this around any use of `get`.
+
+        It ends when all that was made is in the second tier, but for who interrupts the run.
+        """
         # Open for reading, too: NFS gives a shared lock to readers alone.
         with self._users().open("w+") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            yield
+            try:
+                yield
+            except KeyboardInterrupt:
+                if self.remote is not None:
+                    self.remote.leave()
+                raise
+            except BaseException:
+                self._finish()
+                raise
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.remote is not None:
+            self.remote.finish()
 
     def artifacts(self) -> list[Artifact]:
         """Return every whole artifact, the least recently used first."""
@@ -194,6 +233,28 @@ class Store:
             return None
         return Artifact(path, kind, digest, manifest["label"], manifest["seconds"], files)
 
+    def _fetch(self, step: Step, digest: str) -> Artifact | None:
+        """Take the step's artifact from the second tier, if every byte of it is there as its digest says."""
+        if self.remote is None or not step.shared:
+            return None
+        room = self.root / ".rooms" / f"fetched-{step.kind}-{digest}"
+        if room.exists():
+            shutil.rmtree(room)
+        with disk_errors(self.root, f"fetching {step.label!r}"):
+            try:
+                room.mkdir()
+                if (head := self.remote.fetch(step, room)) is None:
+                    return None
+                found = self._seal(room, step, head.seconds)
+                if wrong := [part.name for part in head.files if found.get(part.name) != part.entry]:
+                    self.remote.distrust(step, f"{wrong[0]} has other bytes than its manifest says")
+                    return None
+                artifact = self._place(room, step, digest)
+            finally:
+                shutil.rmtree(room, ignore_errors=True)
+        self.remote.took(step)
+        return artifact
+
     def _make(self, step: Step, digest: str) -> Artifact:
         room = self.root / ".rooms" / f"{step.kind}-{digest}"
         if not step.resumable and room.exists():
@@ -208,15 +269,21 @@ class Store:
                 if not step.resumable:
                     shutil.rmtree(room, ignore_errors=True)
                 raise
-            final = self.root / step.kind / digest
-            final.parent.mkdir(exist_ok=True)
-            room.rename(final)
+            return self._place(room, step, digest)
+
+    def _place(self, room: Path, step: Step, digest: str) -> Artifact:
+        final = self.root / step.kind / digest
+        final.parent.mkdir(exist_ok=True)
+        room.rename(final)
         artifact = self._read(step.kind, digest)
         assert artifact is not None, "renamed into place just now, under the lock"
         return artifact
 
-    def _seal(self, room: Path, step: Step, seconds: float) -> None:
-        """Write the manifest and bring every byte to the disk, so that only whole directories are renamed."""
+    def _seal(self, room: Path, step: Step, seconds: float) -> dict[str, dict[str, Any]]:
+        """Write the manifest and bring every byte to the disk, so that only whole directories are renamed.
+
+        Returns the size and sha256 of every file.
+        """
         files = {}
         for path in sorted(p for p in room.rglob("*") if p.is_file() and not p.is_symlink()):
             path.chmod(path.stat().st_mode & 0o555)
@@ -229,6 +296,7 @@ class Store:
         }
         (room / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         os.sync()  # one call for thousands of files of a source tree as for one large file
+        return files
 
     def _drop(self, path: Path) -> None:
         """Remove an artifact in one step as others see it: renamed away first, deleted then."""
