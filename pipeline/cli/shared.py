@@ -27,19 +27,24 @@ def read_matrix(path: Path) -> Matrix:
     return matrix.load(path)
 
 
-def open_store(root: Path | None) -> Store:
+def open_store(root: Path | None, remote: str | None = None) -> Store:
     import platformdirs
 
     from pipeline.progress import Display
     from pipeline.store import Store
 
-    return Store((root or Path(platformdirs.user_cache_dir("llm-quantizer"))).absolute(), Display())
+    store = Store((root or Path(platformdirs.user_cache_dir("llm-quantizer"))).absolute(), Display())
+    if remote:
+        from pipeline.remote_store import RemoteStore
+
+        store.remote = RemoteStore(remote, store.root, store.display)
+    return store
 
 
-def workshop(store_root: Path | None, results: Path, publish_to: str) -> Workshop:
+def workshop(store_root: Path | None, results: Path, publish_to: str, remote: str | None = None) -> Workshop:
     from pipeline.run import Workshop
 
-    store, folder = open_store(store_root), folder_of(publish_to)
+    store, folder = open_store(store_root, remote), folder_of(publish_to)
     if folder is not None:
         from pipeline.publish.folder import Folder
 

@@ -15,6 +15,7 @@ from pipeline.cli.options import (
     matrix_option,
     only_option,
     publish_option,
+    remote_store_option,
     results_option,
     store_option,
 )
@@ -44,13 +45,21 @@ def build(matrix_file: Path, store_root: Path | None, cuda: bool | None) -> None
 @click.argument("model")
 @matrix_option
 @store_option
+@remote_store_option
 @results_option
 @cuda_option
-def prepare(model: str, matrix_file: Path, store_root: Path | None, results: Path, cuda: bool | None) -> None:
+def prepare(
+    model: str,
+    matrix_file: Path,
+    store_root: Path | None,
+    remote_store: str | None,
+    results: Path,
+    cuda: bool | None,
+) -> None:
     """Run all that the quants of MODEL share: download, convert, imatrix, reference logits."""
     from pipeline import job, records, run
 
-    store = shared.open_store(store_root)
+    store = shared.open_store(store_root, remote_store)
     name = shared.known(matrix_file, shared.model_name(model))
     with records.failing(results, "prepare", name), store.in_use():
         for steps in shared.look(matrix_file, [name], cuda)[1]:
@@ -62,6 +71,7 @@ def prepare(model: str, matrix_file: Path, store_root: Path | None, results: Pat
 @click.argument("job_ids", metavar="MODEL:QUANT…", nargs=-1, required=True)
 @matrix_option
 @store_option
+@remote_store_option
 @results_option
 @cuda_option
 @engine_option
@@ -69,6 +79,7 @@ def job_command(
     job_ids: Sequence[str],
     matrix_file: Path,
     store_root: Path | None,
+    remote_store: str | None,
     results: Path,
     cuda: bool | None,
     engine: Engine,
@@ -76,7 +87,7 @@ def job_command(
     """Make, check and measure a quant, and leave its result as JSON; several one after the other."""
     from pipeline import actions, job, records, run
 
-    store = shared.open_store(store_root)
+    store = shared.open_store(store_root, remote_store)
     made: list[Result] = []
     failed: list[errors.PipelineError] = []
     with store.in_use():
@@ -97,6 +108,7 @@ def job_command(
 @click.command("run")
 @matrix_option
 @store_option
+@remote_store_option
 @results_option
 @publish_option
 @only_option
@@ -105,6 +117,7 @@ def job_command(
 def run_command(
     matrix_file: Path,
     store_root: Path | None,
+    remote_store: str | None,
     results: Path,
     publish_to: str,
     only: Sequence[str],
@@ -114,7 +127,7 @@ def run_command(
     """Do all of it, here: every job of the matrix, then a release of each model."""
     from pipeline import run
 
-    shop = shared.workshop(store_root, results, publish_to)
+    shop = shared.workshop(store_root, results, publish_to, remote_store)
     made: list[Result] = []
     with shop.store.in_use():
         selections, works = shared.look(matrix_file, only, cuda, engine)
@@ -130,19 +143,26 @@ def run_command(
 @click.command()
 @matrix_option
 @store_option
+@remote_store_option
 @results_option
 @publish_option
 @cuda_option
 @engine_option
 def demo(
-    matrix_file: Path, store_root: Path | None, results: Path, publish_to: str, cuda: bool | None, engine: Engine
+    matrix_file: Path,
+    store_root: Path | None,
+    remote_store: str | None,
+    results: Path,
+    publish_to: str,
+    cuda: bool | None,
+    engine: Engine,
 ) -> None:
     """Run the main job for real on SmolLM2-135M, with a folder as its target."""
     from pipeline import demo as demonstration
     from pipeline import run
 
     toolchain = run.toolchain_of(shared.read_matrix(matrix_file), cuda=cuda)
-    shop = shared.workshop(store_root, results, publish_to)
+    shop = shared.workshop(store_root, results, publish_to, remote_store)
     with shop.store.in_use():
         model = demonstration.model(shop.store)
         (steps,) = run.look([model], toolchain, matrix_file, engine=engine)
