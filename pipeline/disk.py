@@ -39,17 +39,21 @@ def needed(store: Store, steps: Steps, recipes: Sequence[Recipe]) -> tuple[int, 
     for recipe in recipes:
         size = quants[recipe.name]
         if store.find(steps.quant(recipe)) is None:
-            inside += size
+            # Its tensors are kept beside it, for the other quants; those may have them already.
+            inside += size if steps.engine == "llama-quantize" else 2 * size
         if size > steps.model.max_shard_size and store.find(steps.shards(recipe)) is None:
             inside += size
     return inside, sum(quants.values())
 
 
-def peak(steps: Steps, reference: int, imatrix: int, quants: Sequence[int]) -> int:
-    """Return the bytes that a model takes in an empty store, when the sizes of what is made of it are known."""
+def peak(steps: Steps, shared: int, quants: Sequence[int]) -> int:
+    """Return the bytes that a model takes in an empty store, when the sizes of what is made of it are known.
+
+    `shared` is what the quants are made of: the reference, the imatrix and the quantized tensors.
+    """
     source = steps.source.weight_bytes if steps.source.path is None else 0
     made = sum(size * (2 if size > steps.model.max_shard_size else 1) for size in quants)  # whole, and in shards
-    return source + reference + imatrix + logits(steps) + made
+    return source + shared + logits(steps) + made
 
 
 def chunks(steps: Steps) -> int:

@@ -7,6 +7,7 @@ libggml-base (ggml/include/ggml.h), which llama-quantize calls itself: the same 
 from __future__ import annotations
 
 import ctypes
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.gguf_file import GGUFFile, Tensor
 
 NUMBERS = {name: number for number, name in TYPES.items()}
-LIBRARY = "libggml-base.so"
+LIBRARY = "libggml-base.dylib" if sys.platform == "darwin" else "libggml-base.so"
 
 
 def row_bytes(tensor: Tensor) -> int:

@@ -40,6 +40,7 @@ from pipeline.vetting import Checked, Compared, Vetted
 
 if TYPE_CHECKING:
     from pipeline.matrix.model import Model
+    from pipeline.quantize import Engine
     from pipeline.result import Recipe, Verdict
     from pipeline.source import Source
     from pipeline.store import Step, Store
@@ -57,6 +58,7 @@ class Steps:
     model: Model
     source: Source
     toolchain: Toolchain
+    engine: Engine = "by-tensor"
 
     @property
     def snapshot(self) -> Snapshot:
@@ -98,7 +100,7 @@ class Steps:
 
     @cached_property
     def _quants(self) -> dict[str, Quant]:
-        return {recipe.name: Quant(self.reference, self.imatrix, recipe) for recipe in self.model.recipes}
+        return {recipe.name: Quant(self.reference, self.imatrix, recipe, self.engine) for recipe in self.model.recipes}
 
     def checked(self, recipe: Recipe) -> Checked:
         return Checked(self.quant(recipe))
@@ -219,7 +221,7 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
     )
     if found is None and result.withheld:  # damaged, be it by this machine: whoever runs the job again has another try
         store.discard(steps.checked(recipe))
-        store.discard(steps.quant(recipe))
+        steps.quant(recipe).discard(store)
     return result
 
 

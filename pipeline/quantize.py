@@ -1,15 +1,23 @@
-"""One quant: llama-quantize on the reference with the imatrix and the recipe."""
+"""One quant: the reference, quantized as the recipe says, with the imatrix.
+
+Tensor by tensor (`pipeline.engine`), so that the quants of a model share what is the same in them; or all at once by
+llama-quantize, whose bytes are the measure for both.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pipeline import gguf_file, imatrix, shell
 from pipeline import recipe as recipes
-from pipeline import shell
+from pipeline.check import tensor_types
 from pipeline.convert import REFERENCE
+from pipeline.engine import assembly, header, plan
+from pipeline.engine.assembly import Piece
+from pipeline.engine.tensors import DATA, QuantizedTensor, Wanted, Workshop
 from pipeline.result import Fallback
 from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
@@ -18,14 +26,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.convert import Reference
+    from pipeline.engine.plan import Part
+    from pipeline.gguf_file import GGUFFile
     from pipeline.imatrix import Imatrix
     from pipeline.progress import Task
     from pipeline.result import Recipe
-    from pipeline.store import Store
+    from pipeline.store import Artifact, Store
     from pipeline.toolchain import Tools
 
+Engine = Literal["by-tensor", "llama-quantize"]
 QUANT = "quant.gguf"
 FALLBACKS = "fallbacks.json"
+FILE_TYPES = {name: number for number, name in tensor_types.FILE_TYPES.items()}
 PLANNED = re.compile(r"^\[ *\d+/ *\d+\] (\S+) +- \[[\d, ]+\], type = +(\S+), size = .*?(?:\((\w+)\))?$", re.MULTILINE)
 
 
@@ -36,6 +48,8 @@ class Quant(Step):
     reference: Reference
     imatrix: Imatrix
     recipe: Recipe
+    engine: Engine = field(default="by-tensor", compare=False)
+    """Who makes it; both make the same bytes, so that it is no input."""
     kind: ClassVar[str] = "quant"
 
     @property
@@ -59,25 +73,73 @@ class Quant(Step):
     def make(self, room: Path, store: Store, task: Task) -> None:
         reference = store.get(self.reference).file(REFERENCE)
         llama = tools(store, self.reference.toolchain)
-        matrix: list[str] = []
-        if self.recipe.imatrix:
+        matrix = store.get(self.imatrix).file(self.imatrix.file_name) if self.recipe.imatrix else None
+        if self.engine == "by-tensor":
+            printed = dry_run(llama, reference, self.recipe, matrix, f"planning {self.job}")
+            importance = imatrix.read(matrix) if matrix else None
+            shop = Workshop(store, llama, gguf_file.read(reference), importance, f"making {self.job}")
+            self._put_together(room / QUANT, planned(printed), shop, task)
+        else:
+            printed = self._run_llama_quantize(room, reference, matrix, llama, task)
+        found = [f.model_dump() for f in fallbacks(printed)]
+        (room / FALLBACKS).write_text(json.dumps(found, indent=1))
+
+    def discard(self, store: Store) -> None:
+        """Drop the file from the store, and the tensors that it was put together from: any of them may be damaged."""
+        reference = store.get(self.reference).file(REFERENCE)
+        matrix = store.get(self.imatrix).file(self.imatrix.file_name) if self.recipe.imatrix else None
+        printed = dry_run(
+            tools(store, self.reference.toolchain), reference, self.recipe, matrix, f"planning {self.job}"
+        )
+        importance = imatrix.read(matrix) if matrix else None
+        for part in plan.parts(gguf_file.read(reference), planned(printed), importance, self.recipe.base):
+            store.discard(self._tensor(part))
+        store.discard(self)
+
+    def _put_together(self, path: Path, types: dict[str, str], shop: Workshop, task: Task) -> None:
+        """Write the file from tensors of the store and of the reference. `types`: of each tensor."""
+        parts = plan.parts(shop.reference, types, shop.importance, self.recipe.base)
+        head = header.write(shop.reference, [p.tensor for p in parts], FILE_TYPES[self.recipe.base], shop.importance)
+        wanted = [
+            Wanted(self._tensor(part), part, (len(head) + part.tensor.offset) % assembly.BLOCK)
+            for part in parts
+            if not part.is_copied
+        ]
+        made = shop.quantize(wanted, task)
+        assembly.write(path, head, [_piece(part, shop.reference, made) for part in parts])
+
+    def _tensor(self, part: Part) -> QuantizedTensor:
+        # The imatrix counts for a tensor only where it changes it.
+        matrix = self.imatrix if part.entry else None
+        return QuantizedTensor(self.reference, matrix, part.source.name, part.tensor.type)
+
+    def _run_llama_quantize(self, room: Path, reference: Path, matrix: Path | None, llama: Tools, task: Task) -> str:
+        options = recipes.arguments(self.recipe)
+        if matrix:
             # The tool writes the path that it was given into the file: a bare name is the same everywhere.
-            (room / self.imatrix.file_name).symlink_to(store.get(self.imatrix).file(self.imatrix.file_name))
-            matrix = ["--imatrix", self.imatrix.file_name]
+            (room / matrix.name).symlink_to(matrix)
+            options = ["--imatrix", matrix.name, *options]
 
         def watch(text: str) -> None:
             if steps := re.findall(r"^\[ *(\d+)/ *(\d+)\]", text, re.MULTILINE):
                 done, total = map(int, steps[-1])
                 task.advance(done / total, f"{done} of {total} tensors")
 
-        options = [*matrix, *recipes.arguments(self.recipe)]
         files = [reference, QUANT, self.recipe.base, str(llama.threads)]
         printed = shell.run(
             [llama.path("llama-quantize"), *options, *files], cwd=room, doing=f"making {self.job}", watch=watch
         )
-        (room / self.imatrix.file_name).unlink(missing_ok=True)
-        found = [f.model_dump() for f in fallbacks(printed.stdout + printed.stderr)]
-        (room / FALLBACKS).write_text(json.dumps(found, indent=1))
+        if matrix:
+            (room / matrix.name).unlink()
+        return printed.stdout + printed.stderr
+
+
+def _piece(part: Part, reference: GGUFFile, made: dict[str, Artifact]) -> Piece:
+    tensor = part.tensor
+    if part.is_copied:
+        return Piece(reference.path, reference.data_begin + part.source.offset, tensor.size, tensor.offset)
+    artifact = made[tensor.name]
+    return Piece(artifact.file(DATA), artifact.files[DATA].size - tensor.size, tensor.size, tensor.offset)
 
 
 def dry_run(llama: Tools, reference: Path, recipe: Recipe, imatrix: Path | None, doing: str) -> str:

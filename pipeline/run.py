@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.matrix.model import Model
     from pipeline.publish import Target
     from pipeline.publish.change import Change
+    from pipeline.quantize import Engine
     from pipeline.result import Recipe, Release, Result, Verdict, Withdrawal
     from pipeline.store import Store
 
@@ -52,7 +53,12 @@ def toolchain_of(matrix: Matrix, *, cuda: bool | None = None) -> Toolchain:
 
 
 def look(
-    models: Sequence[Model], toolchain: Toolchain, matrix_file: Path, *, from_outside: bool = False
+    models: Sequence[Model],
+    toolchain: Toolchain,
+    matrix_file: Path,
+    *,
+    engine: Engine = "by-tensor",
+    from_outside: bool = False,
 ) -> list[Steps]:
     """Look at every model, without any work; `from_outside` as in `source.look`.
 
@@ -62,7 +68,7 @@ def look(
     works, failures = [], []
     for model, seen in zip(models, _at_once(partial(_look, from_outside=from_outside), models), strict=True):
         if isinstance(seen, source.Source):
-            works.append(job.Steps(model, seen, toolchain))
+            works.append(job.Steps(model, seen, toolchain, engine))
         else:
             # What a model's files hold may stand in it: as one line it cannot pass for another message.
             failures.append((f"{model.place(matrix_file)}{shown(seen, LONGEST)}", type(seen)))
@@ -198,6 +204,9 @@ def stage(shop: Workshop, steps: Steps, result: Result) -> None:
     """
     if result.withheld:
         return
+    # A second tier may have them from the machine that made them; shards it never has.
+    for made in [steps.imatrix] if result.shards else [steps.imatrix, steps.quant(result.recipe)]:
+        shop.store.bring(made)
     places = release.kept(shop.store, steps, result)
     if matrix := shop.store.find(steps.imatrix):
         places[result.provenance.imatrix.name] = matrix.file(result.provenance.imatrix.name)

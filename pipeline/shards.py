@@ -26,6 +26,7 @@ class Shards(Step):
     quant: Quant
     limit: int
     kind: ClassVar[str] = "shards"
+    shared: ClassVar[bool] = False  # the bytes of the quant over again: cut sooner than moved
 
     @property
     def label(self) -> str:

@@ -27,6 +27,7 @@ class Snapshot(Step):
     source: Source
     kind: ClassVar[str] = "source"
     resumable: ClassVar[bool] = True
+    shared: ClassVar[bool] = False  # the Hub has the same bytes
 
     @property
     def label(self) -> str:
@@ -45,6 +46,7 @@ class Papers(Step):
 
     source: Source
     kind: ClassVar[str] = "papers"
+    shared: ClassVar[bool] = False  # the Hub has the same bytes
 
     @property
     def label(self) -> str:

@@ -7,6 +7,8 @@
 The digest is sha256 over the canonical JSON of a step's kind and inputs: it is known before the step runs.
 A process that is killed loses its lock and leaves at most a room behind: the next maker of the same artifact
 starts from an empty room, or goes on in the old one where the step can resume.
+
+Behind it there may be a second tier, which other machines write to as well: see `pipeline.remote_store`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -27,20 +30,21 @@ from pipeline.errors import BadInputError, disk_errors
 from pipeline.result import FileEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.progress import Display, Task
+    from pipeline.remote_store import RemoteStore
 
 MANIFEST = "artifact.json"
 
 
-class Step(Protocol):
-    """A way to make one artifact. Frozen: its inputs are its identity."""
+class Named(Protocol):
+    """What names one artifact. Frozen: its inputs are its identity."""
 
     kind: ClassVar[str]
-    resumable: ClassVar[bool] = False
-    """Whether a room that an interrupted maker left is worth going on in."""
+    shared: ClassVar[bool] = True
+    """Whether it is sent to a second tier of the store and fetched from there; a step that says no says why."""
 
     @property
     def label(self) -> str:
@@ -49,13 +53,20 @@ class Step(Protocol):
     def inputs(self) -> dict[str, Any]:
         """Everything that goes into the artifact, as JSON; artifacts by their digest."""
 
-    def make(self, room: Path, store: Store, task: Task) -> None:
-        """Write the artifact's files into `room`."""
-
     @cached_property
     def digest(self) -> str:
         """The 64 hex digits that name the artifact."""
         return hashlib.sha256(canonical({"kind": self.kind, "inputs": self.inputs()})).hexdigest()
+
+
+class Step(Named, Protocol):
+    """A way to make one artifact."""
+
+    resumable: ClassVar[bool] = False
+    """Whether a room that an interrupted maker left is worth going on in."""
+
+    def make(self, room: Path, store: Store, task: Task) -> None:
+        """Write the artifact's files into `room`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
-def digest_of(step: Step) -> str:
+def digest_of(step: Named) -> str:
     """Return the 64 hex digits that name the step's artifact."""
     return step.digest
 
@@ -104,6 +115,7 @@ class Store:
     def __init__(self, root: Path, display: Display) -> None:
         self.root = root
         self.display = display
+        self.remote: RemoteStore | None = None
         try:
             for name in (".rooms", ".locks"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -113,12 +125,25 @@ class Store:
                 " or LLM_QUANTIZER_STORE."
             ) from error
 
-    def find(self, step: Step) -> Artifact | None:
-        """Return the step's artifact if it is there and whole."""
+    def find(self, step: Named) -> Artifact | None:
+        """Return the step's artifact if it is there and whole.
+
+        It looks here alone: plans ask for thousands, and a request each to a second tier would take them minutes. So a
+        plan says that something is to be made which a second tier has; the run then fetches it.
+        """
         return self._read(step.kind, digest_of(step))
 
+    def bring(self, step: Named) -> Artifact | None:
+        """Return the step's artifact if it is there or in the second tier; it is never made."""
+        digest = digest_of(step)
+        artifact = self._read(step.kind, digest)
+        if artifact is None and self.remote is not None:
+            with self._lock(digest, waiting=step.label):
+                artifact = self._read(step.kind, digest) or self._fetch(step, digest)
+        return artifact
+
     def get(self, step: Step) -> Artifact:
-        """Return the step's artifact, making it first where it is missing.
+        """Return the step's artifact, fetching it from the second tier or making it first where it is missing.
 
         While another process makes the same one, waits for it.
         """
@@ -126,21 +151,66 @@ class Store:
         artifact = self._read(step.kind, digest)
         if artifact is None:
             with self._lock(digest, waiting=step.label):
-                artifact = self._read(step.kind, digest) or self._make(step, digest)
+                artifact = self._read(step.kind, digest) or self._fetch(step, digest) or self._make(step, digest)
         os.utime(artifact.path / MANIFEST)
+        if self.remote is not None and step.shared:
+            self.remote.send(step, artifact)
         return artifact
 
-    def discard(self, step: Step) -> None:
+    def discard(self, step: Named) -> None:
         """Drop the step's artifact, so that the next `get` makes it anew."""
         self._drop(self.root / step.kind / digest_of(step))
+        if self.remote is not None and step.shared:
+            self.remote.discard(step)
+
+    def get_all(self, wanted: Sequence[Named], make: Callable[[Mapping[str, Path]], None]) -> list[Artifact]:
+        """Return the artifacts, in the order of `wanted`; `make` writes those that are missing, all at once.
+
+        It is given the rooms to write them into, by digest. What another process makes meanwhile is left to it and
+        waited for, with no lock held. Artifacts that are made together cost one flush of the disk.
+        """
+        names = {digest_of(name): name for name in wanted}
+        found: dict[str, Artifact] = {}
+        while True:
+            for digest, name in names.items():
+                if digest not in found and (artifact := self._read(name.kind, digest)) is not None:
+                    found[digest] = artifact
+            missing = {digest: name for digest, name in names.items() if digest not in found}
+            if not missing:
+                break
+            if not self._make_all(missing, make):
+                digest, name = next(iter(missing.items()))
+                with self._lock(digest, waiting=name.label):
+                    pass
+        for digest, artifact in found.items():
+            os.utime(artifact.path / MANIFEST)
+            if self.remote is not None and names[digest].shared:
+                self.remote.send(names[digest], artifact)
+        return [found[digest_of(name)] for name in wanted]
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep `gc` away for as long as artifacts are read: hold this around any use of `get`."""
+        """Keep `gc` away for as long as artifacts are read: hold this around any use of `get`.
+
+        It ends when all that was made is in the second tier, but for who interrupts the run.
+        """
         # Open for reading, too: NFS gives a shared lock to readers alone.
         with self._users().open("w+") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            yield
+            try:
+                yield
+            except KeyboardInterrupt:
+                if self.remote is not None:
+                    self.remote.leave()
+                raise
+            except BaseException:
+                self._finish()
+                raise
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.remote is not None:
+            self.remote.finish()
 
     def artifacts(self) -> list[Artifact]:
         """Return every whole artifact, the least recently used first."""
@@ -188,11 +258,33 @@ class Store:
         except FileNotFoundError:
             return None
         files = {name: FileEntry(name=name, **entry) for name, entry in manifest["files"].items()}
-        if any(_size(path / name) != entry.size for name, entry in files.items()):
+        if any(_size(f"{path}/{name}") != entry.size for name, entry in files.items()):
             self.display.say(f"warning: {path} was changed from outside; it is made again.")
             self._drop(path)
             return None
         return Artifact(path, kind, digest, manifest["label"], manifest["seconds"], files)
+
+    def _fetch(self, step: Named, digest: str) -> Artifact | None:
+        """Take the step's artifact from the second tier, if every byte of it is there as its digest says."""
+        if self.remote is None or not step.shared:
+            return None
+        room = self.root / ".rooms" / f"fetched-{step.kind}-{digest}"
+        if room.exists():
+            shutil.rmtree(room)
+        with disk_errors(self.root, f"fetching {step.label!r}"):
+            try:
+                room.mkdir()
+                if (head := self.remote.fetch(step, room)) is None:
+                    return None
+                found = self._seal(room, step, head.seconds)
+                if wrong := [part.name for part in head.files if found.get(part.name) != part.entry]:
+                    self.remote.distrust(step, f"{wrong[0]} has other bytes than its manifest says")
+                    return None
+                artifact = self._place(room, step, digest)
+            finally:
+                shutil.rmtree(room, ignore_errors=True)
+        self.remote.took(step)
+        return artifact
 
     def _make(self, step: Step, digest: str) -> Artifact:
         room = self.root / ".rooms" / f"{step.kind}-{digest}"
@@ -208,27 +300,72 @@ class Store:
                 if not step.resumable:
                     shutil.rmtree(room, ignore_errors=True)
                 raise
-            final = self.root / step.kind / digest
-            final.parent.mkdir(exist_ok=True)
-            room.rename(final)
+            return self._place(room, step, digest)
+
+    def _place(self, room: Path, step: Named, digest: str) -> Artifact:
+        final = self.root / step.kind / digest
+        final.parent.mkdir(exist_ok=True)
+        room.rename(final)
         artifact = self._read(step.kind, digest)
         assert artifact is not None, "renamed into place just now, under the lock"
         return artifact
 
-    def _seal(self, room: Path, step: Step, seconds: float) -> None:
-        """Write the manifest and bring every byte to the disk, so that only whole directories are renamed."""
+    def _make_all(self, missing: Mapping[str, Named], make: Callable[[Mapping[str, Path]], None]) -> bool:
+        """Fetch or make those that nobody else makes; whether there were any."""
+        rooms: dict[str, Path] = {}
+        with ExitStack() as locks:
+            try:
+                ours = [d for d, n in missing.items() if self._lock_if_free(d, locks) and not self._read(n.kind, d)]
+                if not ours:
+                    return False
+                with ThreadPoolExecutor() as pool:  # most of the time is spent waiting for the second tier
+                    fetched = list(pool.map(lambda digest: self._fetch(missing[digest], digest), ours))
+                for digest in (digest for digest, artifact in zip(ours, fetched, strict=True) if artifact is None):
+                    rooms[digest] = room = self.root / ".rooms" / f"{missing[digest].kind}-{digest}"
+                    if room.exists():
+                        shutil.rmtree(room)
+                    room.mkdir()
+                if not rooms:
+                    return True
+                began = time.monotonic()
+                make(rooms)
+                seconds = (time.monotonic() - began) / len(rooms)
+                with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to others
+                    list(pool.map(lambda digest: self._describe(rooms[digest], missing[digest], seconds), rooms))
+                os.sync()
+                for digest, room in rooms.items():
+                    final = self.root / missing[digest].kind / digest
+                    final.parent.mkdir(exist_ok=True)
+                    room.rename(final)
+            except BaseException:
+                for room in rooms.values():
+                    shutil.rmtree(room, ignore_errors=True)
+                raise
+        return True
+
+    def _seal(self, room: Path, name: Named, seconds: float) -> dict[str, dict[str, Any]]:
+        """Write the manifest and bring every byte to the disk, so that only whole directories are renamed.
+
+        Returns the size and sha256 of every file.
+        """
+        files = self._describe(room, name, seconds)
+        os.sync()  # one call for thousands of files of a source tree as for one large file
+        return files
+
+    def _describe(self, room: Path, name: Named, seconds: float) -> dict[str, dict[str, Any]]:
+        """Write the manifest, and return the size and sha256 of every file."""
         files = {}
         for path in sorted(p for p in room.rglob("*") if p.is_file() and not p.is_symlink()):
             path.chmod(path.stat().st_mode & 0o555)
             files[str(path.relative_to(room))] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
         manifest = {
-            "label": step.label,
-            "inputs": step.inputs(),
+            "label": name.label,
+            "inputs": name.inputs(),
             "seconds": round(seconds, 1),
             "files": files,
         }
         (room / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-        os.sync()  # one call for thousands of files of a source tree as for one large file
+        return files
 
     def _drop(self, path: Path) -> None:
         """Remove an artifact in one step as others see it: renamed away first, deleted then."""
@@ -247,13 +384,24 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _lock_if_free(self, digest: str, locks: ExitStack) -> bool:
+        """Lock until `locks` are let go, unless another process holds it."""
+        file = (self.root / ".locks" / digest).open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        locks.enter_context(file)
+        return True
+
 
 def total_size(artifacts: Sequence[Artifact]) -> int:
     return sum(artifact.size for artifact in artifacts)
 
 
-def _size(path: Path) -> int | None:
+def _size(path: str) -> int | None:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - a source tree has thousands of files, and a Path is slow to make
     except OSError:
         return None

@@ -76,6 +76,7 @@ class DownloadedText(Step):
 
     origin: HubText
     kind: ClassVar[str] = "text"
+    shared: ClassVar[bool] = False  # the Hub has the same bytes
 
     @property
     def label(self) -> str:

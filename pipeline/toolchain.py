@@ -74,6 +74,8 @@ class LlamaSource(Step):
 
     pin: Sdist | GitSource | PathSource
     kind: ClassVar[str] = "llama.cpp"
+    # What is run here comes from where the matrix says, by its hash, and not from whoever may write to a second tier.
+    shared: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -158,6 +160,8 @@ class Toolchain(Step):
     source: LlamaSource
     cuda: bool
     kind: ClassVar[str] = "toolchain"
+    # Built for this machine's processor, and run here: nobody else has a use for it, or is to have a hand in it.
+    shared: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

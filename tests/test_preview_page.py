@@ -91,9 +91,14 @@ def steps(index, config, *, gated, licences=()):
 
 
 def foreseen(of, reference, sizes, *, shards=0, fallbacks=()):
+    name = next(iter(reference.tensors))  # the same tensor in all of them, so that the store has it once
     quants = tuple(
         ForeseenQuant(
-            recipe, size, {"a": Tensor("a", (1,), "Q4_K", reference.parameters, size)}, found, (size // max(n, 1),) * n
+            recipe,
+            size,
+            {name: Tensor(name, (1,), "Q4_K", reference.parameters, size)},
+            found,
+            (size // max(n, 1),) * n,
         )
         for recipe, size, found, n in zip(of.model.recipes, sizes, [fallbacks, *[()] * 9], [0, shards, 0], strict=False)
     )
@@ -150,10 +155,10 @@ def test_what_changes(gemma, mixtral):
     assert {q.change for q in mixtral.quants} == {"new"}
 
 
-def test_the_disk_holds_a_file_in_shards_twice(mixtral):
+def test_the_disk_holds_a_file_in_shards_twice_and_each_tensor_once(mixtral):
     logits = disk.logits_bytes(32_000, disk.USUAL_CHUNKS)
-    files = 28_446_000_000 + 49_624_000_000
-    assert mixtral.disk == 5_012_344_832 + 2 * 46_702_792_704 + 2_068_563 + logits + 2 * files
+    files, tensors = 28_446_000_000 + 49_624_000_000, 49_624_000_000
+    assert mixtral.disk == 5_012_344_832 + 2 * 46_702_792_704 + 2_068_563 + logits + tensors + 2 * files
 
 
 def test_the_head_is_the_one_that_the_card_gets():

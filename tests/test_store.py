@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,6 +82,60 @@ def test_a_failed_maker_leaves_nothing(store):
     with pytest.raises(RuntimeError, match="broken"):
         store.get(Note("a", fail=True))
     assert store.find(Note("a")) is None
+    assert rooms(store) == []
+
+
+def write_all(log):
+    def make(made):
+        log.append(sorted(made))
+        for room in made.values():
+            (room / "data").write_text(room.name)
+
+    return make
+
+
+def test_many_are_made_together_and_only_what_is_missing(store):
+    log: list[list[str]] = []
+    first = store.get_all([Note("a"), Note("b"), Note("a")], write_all(log))
+    assert [made.label for made in first] == ["note a", "note b", "note a"]
+    assert first[1].file("data").read_text() == f"note-{digest_of(Note('b'))}"
+    assert first[0].file("data").stat().st_mode & 0o222 == 0
+    second = store.get_all([Note("c"), Note("b")], write_all(log))
+    assert second[1] == first[1] == store.get(Note("b"))
+    assert store.get_all([Note("c")], write_all(log)) == second[:1]
+    assert log == [sorted(map(digest_of, (Note("a"), Note("b")))), [digest_of(Note("c"))]]
+    assert rooms(store) == []
+
+
+def test_of_many_that_fail_nothing_is_left(store):
+    def fail(made):
+        write_all([])(made)
+        raise RuntimeError("broken")
+
+    room = store.root / ".rooms" / f"note-{digest_of(Note('a'))}"
+    room.mkdir()
+    (room / "data").write_text("of a killed maker")
+    with pytest.raises(RuntimeError, match="broken"):
+        store.get_all([Note("a"), Note("b")], fail)
+    assert rooms(store) == []
+    assert store.get_all([Note("a")], write_all([]))[0].file("data").read_text() == room.name
+
+
+def test_what_others_make_is_left_to_them(store):
+    """Two at once, in opposite order: nobody waits while he holds what the other waits for."""
+    notes = [Note(words) for words in "abcdefgh"]
+    log: list[list[str]] = []
+    both = threading.Barrier(2)
+
+    def make(made):
+        both.wait(10)  # each has begun with some
+        write_all(log)(made)
+
+    mine, others = notes[:5], notes[:2:-1]
+    with ThreadPoolExecutor(2) as pool:
+        found = [running.result(20) for running in [pool.submit(store.get_all, of, make) for of in (mine, others)]]
+    assert [[artifact.label for artifact in of] for of in found] == [[n.label for n in of] for of in (mine, others)]
+    assert sorted(digest for made in log for digest in made) == sorted(map(digest_of, notes))
     assert rooms(store) == []
 
 

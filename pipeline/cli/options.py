@@ -58,6 +58,10 @@ store_option = click.option(
     "--store", "store_root", type=click.Path(path_type=Path), envvar="LLM_QUANTIZER_STORE", show_envvar=True,
     help="Where artifacts are kept  [default: the platform's cache folder]",
 )  # fmt: skip
+remote_store_option = click.option(
+    "--remote-store", "remote_store", metavar="URL|DIR", envvar="LLM_QUANTIZER_REMOTE_STORE", show_envvar=True,
+    help="A second tier of the store, shared with other machines: a folder, or s3://…, hf://…, any URL of fsspec.",
+)  # fmt: skip
 results_option = click.option(
     "--results", "results", type=click.Path(path_type=Path), default="results", show_default=True,
     help="Where each command leaves what became of it, as JSON.",
@@ -74,3 +78,8 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Print the change 
 cuda_option = click.option(
     "--cuda/--no-cuda", default=None, help="Build llama.cpp with or without CUDA  [default: with, where it is there]"
 )
+engine_option = click.option(
+    "--engine", type=click.Choice(["by-tensor", "llama-quantize"]), default="by-tensor", show_default=True,
+    envvar="LLM_QUANTIZER_ENGINE", show_envvar=True,
+    help="Who quantizes: each tensor once for all quants, or llama-quantize each file. The bytes are the same.",
+)  # fmt: skip

@@ -15,6 +15,7 @@ from pipeline.cli.options import (
     dry_run_option,
     matrix_option,
     publish_option,
+    remote_store_option,
     results_option,
     store_option,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.argument("job_ids", metavar="MODEL:QUANT…", nargs=-1, required=True)
 @matrix_option
 @store_option
+@remote_store_option
 @results_option
 @publish_option
 @cuda_option
@@ -39,6 +41,7 @@ def stage(
     job_ids: Sequence[str],
     matrix_file: Path,
     store_root: Path | None,
+    remote_store: str | None,
     results: Path,
     publish_to: str,
     cuda: bool | None,
@@ -46,7 +49,7 @@ def stage(
     """Upload the file of a finished job, for a release that may be made on another machine; or of several."""
     from pipeline import records, run
 
-    shop = shared.workshop(store_root, results, publish_to)
+    shop = shared.workshop(store_root, results, publish_to, remote_store)
     failed: list[errors.PipelineError] = []
     with shop.store.in_use():
         for job_id in job_ids:

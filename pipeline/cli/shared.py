@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.job import Steps
     from pipeline.matrix import Matrix
     from pipeline.plan import Selection
+    from pipeline.quantize import Engine
     from pipeline.result import Recipe, Result
     from pipeline.run import Workshop
     from pipeline.store import Store
@@ -26,19 +27,24 @@ def read_matrix(path: Path) -> Matrix:
     return matrix.load(path)
 
 
-def open_store(root: Path | None) -> Store:
+def open_store(root: Path | None, remote: str | None = None) -> Store:
     import platformdirs
 
     from pipeline.progress import Display
     from pipeline.store import Store
 
-    return Store((root or Path(platformdirs.user_cache_dir("llm-quantizer"))).absolute(), Display())
+    store = Store((root or Path(platformdirs.user_cache_dir("llm-quantizer"))).absolute(), Display())
+    if remote:
+        from pipeline.remote_store import RemoteStore
+
+        store.remote = RemoteStore(remote, store.root, store.display)
+    return store
 
 
-def workshop(store_root: Path | None, results: Path, publish_to: str) -> Workshop:
+def workshop(store_root: Path | None, results: Path, publish_to: str, remote: str | None = None) -> Workshop:
     from pipeline.run import Workshop
 
-    store, folder = open_store(store_root), folder_of(publish_to)
+    store, folder = open_store(store_root, remote), folder_of(publish_to)
     if folder is not None:
         from pipeline.publish.folder import Folder
 
@@ -52,12 +58,15 @@ def folder_of(publish_to: str) -> Path | None:
     return None if publish_to == "hub" else Path(publish_to)
 
 
-def look(matrix_file: Path, only: Sequence[str], cuda: bool | None) -> tuple[tuple[Selection, ...], list[Steps]]:
+def look(
+    matrix_file: Path, only: Sequence[str], cuda: bool | None, engine: Engine = "by-tensor"
+) -> tuple[tuple[Selection, ...], list[Steps]]:
     from pipeline import plan, run
 
     matrix = read_matrix(matrix_file)
     selections = plan.select(matrix, only)
-    return selections, run.look([s.model for s in selections], run.toolchain_of(matrix, cuda=cuda), matrix_file)
+    toolchain = run.toolchain_of(matrix, cuda=cuda)
+    return selections, run.look([s.model for s in selections], toolchain, matrix_file, engine=engine)
 
 
 def known(matrix_file: Path, name: str) -> str:
@@ -68,8 +77,8 @@ def known(matrix_file: Path, name: str) -> str:
     return name
 
 
-def one_job(matrix_file: Path, job_id: str, cuda: bool | None) -> tuple[Steps, Recipe]:
-    selections, works = look(matrix_file, [job_id], cuda)
+def one_job(matrix_file: Path, job_id: str, cuda: bool | None, engine: Engine = "by-tensor") -> tuple[Steps, Recipe]:
+    selections, works = look(matrix_file, [job_id], cuda, engine)
     if sum(len(s.recipes) for s in selections) != 1:
         raise errors.BadInputError(f"{job_id} names more than one job. Write it as MODEL:QUANT.")
     return works[0], selections[0].recipes[0]

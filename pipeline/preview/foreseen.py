@@ -48,3 +48,14 @@ class Foreseen:
     """Whether `imatrix_size` is more than an estimate; the others always are."""
     quants: tuple[ForeseenQuant, ...]
     """In the matrix's order."""
+
+    @property
+    def tensors_size(self) -> int:
+        """Bytes of all quantized tensors, which the store keeps once for all quants."""
+        sizes = {
+            (name, tensor.type, quant.recipe.imatrix): tensor.size
+            for quant in self.quants
+            for name, tensor in quant.tensors.items()
+            if tensor.type != self.reference.tensors[name].type
+        }
+        return sum(sizes.values())

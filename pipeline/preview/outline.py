@@ -36,6 +36,7 @@ class Outline(Step):
 
     source: Source
     kind: ClassVar[str] = "outline"
+    shared: ClassVar[bool] = False  # the Hub has the same bytes
 
     @property
     def label(self) -> str:

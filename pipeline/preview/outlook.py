@@ -54,7 +54,11 @@ def outlook(steps: Steps, foreseen: Foreseen, card_text: str | None, last: Relea
         deletes=_deletes(last, _names(steps, foreseen))[:MOST],
         # The imatrix is one of the inputs that an unchanged file was made from, so it is there with it.
         upload=sum(sent) + (0 if stays else foreseen.imatrix_size),
-        disk=disk.peak(steps, foreseen.reference_size, foreseen.imatrix_size, [q.size for q in foreseen.quants]),
+        disk=disk.peak(
+            steps,
+            foreseen.reference_size + foreseen.imatrix_size + foreseen.tensors_size,
+            [q.size for q in foreseen.quants],
+        ),
         card=_head(steps, foreseen, source)[:CARD_LENGTH],
     )
 

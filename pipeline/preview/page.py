@@ -191,8 +191,8 @@ def _gating(outlook: Outlook) -> str:
 
 def _disk(outlook: Outlook) -> str:
     return (
-        f"**Disk:** {units.size(outlook.disk)} at most, where all of it is made: source, reference, logits, every file"
-        f" (estimated). {units.size(outlook.upload)} to upload."
+        f"**Disk:** {units.size(outlook.disk)} at most, where all of it is made: source, reference, logits, every"
+        f" tensor and every file (estimated). {units.size(outlook.upload)} to upload."
     )
 
 

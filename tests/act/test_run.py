@@ -85,7 +85,11 @@ NAN = "NaN as scale in blk.1.ffn_up.weight, block 7 (row 7) of Q4_K"
 
 
 def break_quantizing(world, toolchain, flag):
-    """Let llama-quantize fail on Q5_K_M while there is a file `flag`, and end well on Q4_K_M with a NaN in its file."""
+    """Let llama-quantize fail on Q5_K_M while there is a file `flag`, and end well on Q4_K_M with a NaN in its file.
+
+    It is the engine here, so that it writes the file.
+    """
+    world.checkout.environment["LLM_QUANTIZER_ENGINE"] = "llama-quantize"
     kind = world.store.root / toolchain.kind
     tree, copy = kind / digest_of(toolchain), world.store.root / "copy"
     shutil.copytree(tree, copy, symlinks=True)

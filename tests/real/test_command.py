@@ -76,7 +76,8 @@ def test_two_runs_at_once_share_the_work(start, store, matrix_file, tmp_path):
 
 def test_a_killed_llama_quantize_is_named(start, store, matrix_file, tmp_path):
     path = matrix_file("llama", "IQ2_XXS")
-    process = start("run", "--matrix", path, "--publish-to", tmp_path / "out", "--results", tmp_path / "results")
+    places = ["--publish-to", tmp_path / "out", "--results", tmp_path / "results"]
+    process = start("run", "--matrix", path, "--engine", "llama-quantize", *places)
     while process.poll() is None:
         for entry in Path("/proc").glob("[0-9]*/stat"):
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import subprocess
 import time
 
 import numpy as np
@@ -179,3 +180,7 @@ def test_the_tiny_models(machine_store, toolchain, model_directory, tmp_path, ki
     outcomes = [*conversion.tensors(made.reference, made.source), *hyperparameters.compare(made.reference, made.source)]
     outcomes += [*values.compare(made.quant, made.reference), made.derive(made.quant)]
     assert [verdict.outcome for verdict in outcomes] == ["pass"] * 4, outcomes
+    command = [tools(made.store, toolchain).path("llama-quantize"), "--imatrix", made.imatrix.name]
+    by_hand = tmp_path / "by-hand.gguf"
+    subprocess.run([*command, made.reference.path, by_hand, "Q4_K_M"], cwd=made.imatrix.parent, check=True)
+    assert by_hand.read_bytes() == made.quant.path.read_bytes()
