@@ -17,7 +17,7 @@ from pipeline.source import Source
 from pipeline.store import Store
 
 SEED = 1
-# The 21 types that shared/facts/llama-cpp.md has times of, and four more.
+# The 21 types of a usual ladder, and four more.
 LADDER = [
     "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K", "IQ3_XXS", "IQ3_XS", "IQ3_M", "Q3_K_S", "Q3_K_M", "Q3_K_L", "IQ4_XS",
     "IQ4_NL", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0",

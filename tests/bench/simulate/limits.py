@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .rates import Machine
 
 DAY = 24 * HOUR
-FACTS = "shared/facts/actions.md, from GitHub's documentation"
+FACTS = "GitHub's documentation"
 QUEUE, RUN = DAY, 35 * DAY
 CHECK_RUNS, ARTIFACTS = 50_000, 1_000
 # A disk for the store that nobody would be astonished at.
@@ -99,7 +99,7 @@ def of_models(planned: Planned, machine: Machine) -> list[Limit]:
         ),
         Limit(
             f"the {workflows.TIMEOUTS['plan'] / 60:.0f} minutes of the job Plan, which asks at the Hub's rate",
-            "quantize.yml; shared/facts/hub.md",
+            "quantize.yml; the Hub's documentation",
             lambda count: work.plan(count).seconds > workflows.TIMEOUTS["plan"],
             MOST_MODELS,
         ),

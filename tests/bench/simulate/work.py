@@ -26,7 +26,7 @@ TAKEN = 8e9
 MAX_SHARD = 45e9
 # Beside the weights: config, generation_config, index, tokenizer, tokenizer_config, a template.
 COMPANIONS = 6
-# Requests that the Hub's free tier allows in five minutes: its documentation, by shared/facts/hub.md.
+# Requests that the Hub's free tier allows in five minutes, by its documentation.
 API_LIMIT, FILE_LIMIT, WINDOW = 1_000, 5_000, 300.0
 
 
