@@ -22,7 +22,7 @@ PASSWORD = re.compile(r"://.*:.*@")
 # Of a file that is sent, s3fs holds so many parts of 50 MB in memory at once. It tries five times, and botocore at each
 # of them: with botocore's own five, an hour of a server that is down would be waited for a minute at a time.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"max_concurrency": 2, "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 3}}}
+    "s3": {"max_concurrency": 2, "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}}}
 }
 LONGEST = 200
 
