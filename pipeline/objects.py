@@ -6,8 +6,10 @@ import errno
 import os
 import re
 import shutil
+import threading
 import uuid
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,15 +17,19 @@ from pipeline.errors import BadInputError
 from pipeline.shell import SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # A secret may hold any character, so whatever is between a colon and an @ counts.
 PASSWORD = re.compile(r"://.*:.*@")
-# Of a file that is sent, s3fs holds so many parts of 50 MB in memory at once. It tries five times, and botocore at each
-# of them: with botocore's own five, an hour of a server that is down would be waited for a minute at a time.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"max_concurrency": 2, "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 3}}}
+# s3fs tries again what broke off; at each of its tries botocore does, and what the server failed on as well: as they
+# come, a server that is down is waited for longer than a minute. An upload of many parts may take a while to be put
+# together. Of a file that is sent, so many parts are in memory at once.
+S3: dict[str, Any] = {
+    "max_concurrency": 4,
+    "config_kwargs": {"read_timeout": 60, "retries": {"mode": "standard", "total_max_attempts": 3}},
 }
+S3_TRIES = 2
+S3_PART = 16 << 20
 LONGEST = 200
 
 
@@ -118,7 +124,7 @@ class Elsewhere:
 
         try:
             # Never an instance that somebody else in this process has set up.
-            found = fsspec.core.url_to_fs(url, skip_instance_cache=True, **OPTIONS.get(scheme, {}))
+            found = fsspec.core.url_to_fs(url, skip_instance_cache=True, **(S3 if scheme == "s3" else {}))
         except (ImportError, ValueError) as error:
             raise BadInputError(
                 f"--remote-store cannot be used with {scheme}:// ({reason(error)}). For s3://, install the extra `s3`:"
@@ -126,6 +132,12 @@ class Elsewhere:
             ) from error
         self._system: Any = found[0]
         self._root: str = found[1].rstrip("/")
+        self._parts: dict[str, int] = {}
+        # On the Hub each is a commit, and two at the same time are a conflict.
+        self._turn = threading.Lock() if scheme == "hf" else None
+        if scheme == "s3":
+            self._system.retries = S3_TRIES
+            self._parts["chunksize"] = S3_PART
 
     def read(self, name: str, begin: int, end: int) -> bytes:
         with _reached():
@@ -139,15 +151,24 @@ class Elsewhere:
 
     def write(self, name: str, content: bytes) -> None:
         with _reached(write=True):
-            self._system.pipe_file(f"{self._root}/{name}", content)
+            self._change(partial(self._system.pipe_file, f"{self._root}/{name}", content))
 
     def upload(self, name: str, file: Path) -> None:
         with _reached(write=True):
-            self._system.put_file(str(file), f"{self._root}/{name}")
+            self._change(partial(self._system.put_file, str(file), f"{self._root}/{name}", **self._parts))
 
     def remove(self, name: str) -> None:
         with _reached(write=True), suppress(FileNotFoundError):
-            self._system.rm_file(f"{self._root}/{name}")
+            self._change(partial(self._system.rm_file, f"{self._root}/{name}"))
+
+    def _change(self, call: Callable[[], None]) -> None:
+        if self._turn is None:
+            call()
+            return
+        from pipeline.hub import ask
+
+        with self._turn:
+            ask(self._root, call)  # which tries again on the conflicts with other machines
 
 
 def reason(error: BaseException) -> str:

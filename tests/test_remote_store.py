@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 import pytest
-import s3fs
 from huggingface_hub import HfApi
 from s3 import BUCKET, LoopbackS3
 
@@ -112,8 +111,7 @@ def s3(server, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     # Each try again waits longer than the one before.
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
-    monkeypatch.setitem(objects.OPTIONS["s3"]["config_kwargs"]["retries"], "total_max_attempts", 1)
+    monkeypatch.setitem(objects.S3["config_kwargs"]["retries"], "total_max_attempts", 1)
     monkeypatch.setattr(objects, "at", connected)
     server.heal()
     for name in server.listed():
