@@ -40,6 +40,7 @@ def test_the_second_machine_computes_nothing_that_the_first_has_made(command, st
         "logits",
         "parity",
         "quant",
+        "tensor",
         "checks",
         "answer",
         "quality",

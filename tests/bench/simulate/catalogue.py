@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from pipeline import disk, job, matrix, plan, run
 from pipeline.progress import Display
-from pipeline.recipe import bits_per_weight, builtin
+from pipeline.recipe import QUANT_TYPES, bits_per_weight, builtin
 from pipeline.result import FileEntry
 from pipeline.source import Source
 from pipeline.store import Store
@@ -96,8 +96,14 @@ def planned(count: int) -> Planned:
         shop = run.Workshop(Store(Path(room) / "store", Display(io.StringIO())), Path(room), nothing_released)
         made = plan.plan(selections, run.states(shop, works))
     steps = dict(zip(shapes, works, strict=True))
-    stored = {shape: disk.peak(steps[shape], shape.reference, 0, [shape.size(q) for q in QUANTS]) for shape in steps}
+    stored = {shape: _stored(works, shape) for shape, works in steps.items()}
     return Planned(made, {work.source.id: shape for work, shape in zip(works, shapes, strict=True)}, stored)
+
+
+def _stored(steps: job.Steps, shape: Shape) -> int:
+    """Bytes of a model in the store, the tensors of each type among them: of so many a quant of mostly that type has."""
+    tensors = {QUANT_TYPES[quant].tensor_type: shape.size(quant) for quant in QUANTS}
+    return disk.peak(steps, shape.reference + sum(tensors.values()), [shape.size(quant) for quant in QUANTS])
 
 
 def looked(source: str, shape: Shape) -> Source:
