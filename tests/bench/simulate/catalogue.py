@@ -101,7 +101,7 @@ def planned(count: int) -> Planned:
 
 
 def _stored(steps: job.Steps, shape: Shape) -> int:
-    """Bytes of a model in the store, the tensors of each type among them: of so many a quant of mostly that type has."""
+    """Bytes of a model in the store, with the tensors of each type: as many as a quant of mostly that type has."""
     tensors = {QUANT_TYPES[quant].tensor_type: shape.size(quant) for quant in QUANTS}
     return disk.peak(steps, shape.reference + sum(tensors.values()), [shape.size(quant) for quant in QUANTS])
 
