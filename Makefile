@@ -23,6 +23,7 @@ zoo: $(READY)
 # Speed, always both sides in one run.
 bench: $(READY)
 	$(BIN)/python tests/bench/gate.py
+	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.ladder
 
 # A thousand models on paper: prints docs/scale.md as it would be now.
 simulate: $(READY)

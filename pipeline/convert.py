@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import shell
+from pipeline.artifact import Step
 from pipeline.errors import ToolchainError
 from pipeline.source import CARD
-from pipeline.store import Step
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:

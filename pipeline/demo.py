@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import package_index, recipe, shell
+from pipeline.artifact import Step
 from pipeline.convert import OFFLINE
 from pipeline.errors import ToolchainError
 from pipeline.matrix.model import EmbeddedText, Gates, Model
-from pipeline.store import Step
 
 if TYPE_CHECKING:
     from pipeline.progress import Task

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from pipeline import gguf_file, shell
+from pipeline.artifact import Step, digest_of
 from pipeline.chunks import CONTEXT, chunk_count, chunk_watch
 from pipeline.convert import REFERENCE
 from pipeline.errors import ToolchainError
-from pipeline.store import Step, digest_of
 from pipeline.toolchain import PATIENT, tools
 
 if TYPE_CHECKING:

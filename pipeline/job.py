@@ -39,11 +39,12 @@ from pipeline.toolchain import FLAGS
 from pipeline.vetting import Checked, Compared, Vetted
 
 if TYPE_CHECKING:
+    from pipeline.artifact import Step
     from pipeline.matrix.model import Model
     from pipeline.quantize import Engine
     from pipeline.result import Recipe, Verdict
     from pipeline.source import Source
-    from pipeline.store import Step, Store
+    from pipeline.store import Store
     from pipeline.toolchain import Toolchain
 
 # Both are null where the file is broken.

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import gguf_file, shell
+from pipeline.artifact import Step, digest_of
 from pipeline.chunks import CONTEXT, chunk_count, chunk_watch
 from pipeline.convert import REFERENCE
 from pipeline.errors import ToolchainError
 from pipeline.prompt import PROMPTS, write_answers
 from pipeline.quantize import QUANT
 from pipeline.result import Estimate, Offload, Quality
-from pipeline.store import Step, digest_of
 from pipeline.toolchain import PATIENT, tools
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline import gguf_file, shell
+from pipeline.artifact import Step, digest_of
 from pipeline.errors import ToolchainError
 from pipeline.quantize import QUANT
 from pipeline.result import Answer
-from pipeline.store import Step, digest_of
 from pipeline.toolchain import PATIENT, tools
 
 if TYPE_CHECKING:

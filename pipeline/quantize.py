@@ -13,25 +13,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline import gguf_file, imatrix, shell
 from pipeline import recipe as recipes
+from pipeline.artifact import Step, digest_of
 from pipeline.check import tensor_types
 from pipeline.convert import REFERENCE
 from pipeline.engine import assembly, header, plan
 from pipeline.engine.assembly import Piece
 from pipeline.engine.tensors import DATA, QuantizedTensor, Wanted, Workshop
 from pipeline.result import Fallback
-from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from pipeline.artifact import Artifact
     from pipeline.convert import Reference
     from pipeline.engine.plan import Part
     from pipeline.gguf_file import GGUFFile
     from pipeline.imatrix import Imatrix
     from pipeline.progress import Task
     from pipeline.result import Recipe
-    from pipeline.store import Artifact, Store
+    from pipeline.store import Store
     from pipeline.toolchain import Tools
 
 Engine = Literal["by-tensor", "llama-quantize"]
@@ -71,34 +73,41 @@ class Quant(Step):
         }
 
     def make(self, room: Path, store: Store, task: Task) -> None:
-        reference = store.get(self.reference).file(REFERENCE)
-        llama = tools(store, self.reference.toolchain)
-        matrix = store.get(self.imatrix).file(self.imatrix.file_name) if self.recipe.imatrix else None
         if self.engine == "by-tensor":
-            printed = dry_run(llama, reference, self.recipe, matrix, f"planning {self.job}")
-            importance = imatrix.read(matrix) if matrix else None
-            shop = Workshop(store, llama, gguf_file.read(reference), importance, f"making {self.job}")
-            self._put_together(room / QUANT, planned(printed), shop, task)
+            shop = self._workshop(store)
+            printed, parts = self._plan(shop)
+            self._put_together(room / QUANT, parts, shop, task)
         else:
-            printed = self._run_llama_quantize(room, reference, matrix, llama, task)
+            reference = store.get(self.reference).file(REFERENCE)
+            llama = tools(store, self.reference.toolchain)
+            printed = self._run_llama_quantize(room, reference, self._matrix(store), llama, task)
         found = [f.model_dump() for f in fallbacks(printed)]
         (room / FALLBACKS).write_text(json.dumps(found, indent=1))
 
     def discard(self, store: Store) -> None:
         """Drop the file from the store, and the tensors that it was put together from: any of them may be damaged."""
-        reference = store.get(self.reference).file(REFERENCE)
-        matrix = store.get(self.imatrix).file(self.imatrix.file_name) if self.recipe.imatrix else None
-        printed = dry_run(
-            tools(store, self.reference.toolchain), reference, self.recipe, matrix, f"planning {self.job}"
-        )
-        importance = imatrix.read(matrix) if matrix else None
-        for part in plan.parts(gguf_file.read(reference), planned(printed), importance, self.recipe.base):
-            store.discard(self._tensor(part))
+        _, parts = self._plan(self._workshop(store))
+        for part in parts:
+            if not part.is_copied:
+                store.discard(self._tensor(part))
         store.discard(self)
 
-    def _put_together(self, path: Path, types: dict[str, str], shop: Workshop, task: Task) -> None:
-        """Write the file from tensors of the store and of the reference. `types`: of each tensor."""
-        parts = plan.parts(shop.reference, types, shop.importance, self.recipe.base)
+    def _matrix(self, store: Store) -> Path | None:
+        return store.get(self.imatrix).file(self.imatrix.file_name) if self.recipe.imatrix else None
+
+    def _workshop(self, store: Store) -> Workshop:
+        reference, matrix = store.get(self.reference).file(REFERENCE), self._matrix(store)
+        llama, importance = tools(store, self.reference.toolchain), imatrix.read(matrix) if matrix else None
+        return Workshop(store, llama, gguf_file.read(reference), importance, f"making {self.job}")
+
+    def _plan(self, shop: Workshop) -> tuple[str, tuple[Part, ...]]:
+        """Return what llama-quantize prints of a dry run, and what becomes of each tensor by that."""
+        matrix = shop.importance.path if shop.importance else None
+        printed = dry_run(shop.llama, shop.reference.path, self.recipe, matrix, f"planning {self.job}")
+        return printed, plan.parts(shop.reference, planned(printed), shop.importance, self.recipe.base)
+
+    def _put_together(self, path: Path, parts: Sequence[Part], shop: Workshop, task: Task) -> None:
+        """Write the file from tensors of the store and of the reference."""
         head = header.write(shop.reference, [p.tensor for p in parts], FILE_TYPES[self.recipe.base], shop.importance)
         wanted = [
             Wanted(self._tensor(part), part, (len(head) + part.tensor.offset) % assembly.BLOCK)

@@ -61,7 +61,7 @@ An imatrix does not cover these two tensors, and the types left out cannot be wr
 (`ggml_quantize_requires_imatrix`): llama-quantize aborts on them.
 """
 
-_NEED_IMATRIX: Final = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"})
+NEED_IMATRIX: Final = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"})
 
 
 class QuantType(NamedTuple):
@@ -149,7 +149,7 @@ def needs_imatrix(recipe: Recipe) -> bool:
     """Whether llama-quantize refuses the recipe without an imatrix."""
     # A pure IQ3_XS has none of the IQ3_XXS tensors for which it needs one.
     by_base = QUANT_TYPES[recipe.base].needs_imatrix and not (recipe.pure and recipe.base == "IQ3_XS")
-    return by_base or not _NEED_IMATRIX.isdisjoint(recipe.tensors.values())
+    return by_base or not NEED_IMATRIX.isdisjoint(recipe.tensors.values())
 
 
 def mixes(base: str) -> bool:

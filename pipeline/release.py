@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline import __version__, card
+from pipeline.artifact import canonical, digest_of
 from pipeline.card import testlog
 from pipeline.check import names, quality
 from pipeline.check import release as check
@@ -18,7 +19,6 @@ from pipeline.result import FileEntry, Release
 from pipeline.shards import shard_name
 from pipeline.snapshot import Papers
 from pipeline.source import CARD
-from pipeline.store import canonical, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

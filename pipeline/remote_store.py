@@ -11,7 +11,6 @@ Nothing that goes wrong here fails a run: it is a warning, and the artifact is m
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -23,26 +22,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING
 
-from pydantic import Field, ValidationError
-
-from pipeline import objects
+from pipeline import objects, packed
+from pipeline.artifact import Artifact, digest_of
 from pipeline.objects import UnreachableError
-from pipeline.result import Record
-from pipeline.store import MANIFEST, Artifact, canonical, digest_of
+from pipeline.packed import DamagedError, Head, Part, created, parse, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pipeline.artifact import Named
     from pipeline.progress import Display
-    from pipeline.store import Named
 
-# Bytes of an artifact's small files that go into one object. Each sender holds it in memory about twice.
-PACKED = 32 << 20
-# Of the line that says what an artifact is.
-LONGEST_HEAD = 1 << 20
 # Large files are fetched in blocks, some at the same time.
 BLOCK = 32 << 20
 FETCHERS = 4
@@ -52,48 +45,6 @@ PAUSE = 300.0
 # What a machine notes of an artifact: that the place has it, or that what the place has is not to be used.
 SENT = "sent"
 REPLACE = "replace"
-
-
-class DamagedError(Exception):
-    """What the place has is not the artifact, and why."""
-
-
-class Part(Record):
-    """A file of an artifact; `packed`: in the same object as the head, else in one of its own."""
-
-    name: Annotated[str, Field(min_length=1, max_length=255)]
-    size: Annotated[int, Field(ge=0, lt=1 << 60, strict=True)]
-    sha256: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
-    packed: bool
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        return {"size": self.size, "sha256": self.sha256}
-
-
-class Head(Record):
-    """What an artifact is, as the place has it."""
-
-    kind: str
-    digest: str
-    inputs: dict[str, Any]
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    files: tuple[Part, ...]
-
-    @classmethod
-    def of(cls, step: Named, artifact: Artifact) -> Head:
-        parts, room = [], PACKED
-        for file in sorted(artifact.files.values(), key=lambda file: (file.size, file.name)):
-            packed = file.size <= room
-            room -= file.size if packed else 0
-            parts.append(Part(name=file.name, size=file.size, sha256=file.sha256, packed=packed))
-        return cls(
-            kind=step.kind, digest=artifact.digest, inputs=step.inputs(), seconds=artifact.seconds, files=tuple(parts)
-        )
-
-    @property
-    def large(self) -> list[Part]:
-        return [part for part in self.files if not part.packed]
 
 
 @dataclass(frozen=True)
@@ -136,9 +87,9 @@ class RemoteStore:
         if self._note(digest) == REPLACE or self._is_quiet():
             return None
         try:
-            content = self._objects.read(_name(step.kind, digest), 0, LONGEST_HEAD + PACKED + 1)
-            head, rest = _parse(content, step)
-            _unpack(head, rest, room)
+            content = self._objects.read(_name(step.kind, digest), 0, packed.LONGEST_HEAD + packed.PACKED + 1)
+            head, rest = parse(content, step)
+            unpack(head, rest, room)
             if head.large:
                 with self._display.step(f"{step.label}: fetch") as task:
                     self._download(head, room, task.advance)
@@ -212,7 +163,7 @@ class RemoteStore:
         if total > (free := shutil.disk_usage(room).free):
             raise DamagedError(f"it would take {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free here")
         for part in head.large:
-            with _created(room, part.name) as file, ThreadPoolExecutor(FETCHERS) as pool:
+            with created(room, part.name) as file, ThreadPoolExecutor(FETCHERS) as pool:
                 for length in pool.map(partial(self._block, part, file), range(0, part.size, BLOCK)):
                     done += length
                     advance(done / total, part.name)
@@ -243,10 +194,10 @@ class RemoteStore:
             for part in head.large:
                 if known == REPLACE or not self._has(_file_name(part), part.size):
                     self._objects.upload(_file_name(part), artifact.file(part.name))
-            packed = [artifact.file(part.name).read_bytes() for part in head.files if part.packed]
+            small = [artifact.file(part.name).read_bytes() for part in head.files if part.packed]
             if not artifact.path.exists():  # discarded meanwhile
                 return
-            self._objects.write(name, b"".join([head.model_dump_json().encode(), b"\n", *packed]))
+            self._objects.write(name, b"".join([head.model_dump_json().encode(), b"\n", *small]))
             _write(note, SENT)
             with self._lock:
                 self._sent += 1
@@ -329,58 +280,6 @@ class RemoteStore:
                 return
             note.seek(0)
             yield note
-
-
-def _parse(content: bytes, step: Named) -> tuple[Head, memoryview]:
-    """Read what an artifact is said to be, and return the packed bytes behind it.
-
-    Raises `DamagedError` for what is not of this step, and for names that would lead out of the artifact.
-    """
-    line, _, _ = content[: LONGEST_HEAD + 1].partition(b"\n")
-    if len(line) > LONGEST_HEAD or len(content) > LONGEST_HEAD + PACKED:
-        raise DamagedError("its manifest is too large")
-    try:
-        head = Head.model_validate_json(line)
-    except ValidationError as error:
-        raise DamagedError("its manifest is none") from error
-    if (head.kind, head.digest, canonical(head.inputs)) != (step.kind, digest_of(step), canonical(step.inputs())):
-        raise DamagedError("its manifest is of another artifact")
-    names = [part.name for part in head.files]
-    if len(set(names)) < len(names) or any(not _stays(name) for name in names):
-        raise DamagedError("its manifest names a file twice, or one outside of it")
-    return head, memoryview(content)[len(line) + 1 :]
-
-
-def _stays(name: str) -> bool:
-    """Whether a path leads to a file below the directory that it is read in, and not to the artifact's own manifest."""
-    parts = name.split("/")
-    return name.isprintable() and name != MANIFEST and not any(part in {"", ".", ".."} for part in parts)
-
-
-def _unpack(head: Head, rest: memoryview, room: Path) -> None:
-    begin = 0
-    for part in head.files:
-        if part.packed:
-            with _created(room, part.name) as file:
-                file.write(rest[begin : begin + part.size])
-            begin += part.size
-    if begin != len(rest):
-        raise DamagedError("it ends too early" if begin > len(rest) else "there is more than its manifest names")
-
-
-@contextmanager
-def _created(room: Path, name: str) -> Iterator[IO[bytes]]:
-    """Create a file below the room, never through a link: the room was empty, and nothing here makes one."""
-    path = room / name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("xb")
-    except OSError as error:  # a name that is too long, or a folder of another one
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DamagedError("its manifest names a file that cannot be") from error
-    with file:
-        yield file
 
 
 def _name(kind: str, digest: str) -> str:

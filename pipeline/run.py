@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import disk, job, release, source
+from pipeline.artifact import digest_of
 from pipeline.card.ladder import twins
 from pipeline.check import release as check
 from pipeline.errors import BadInputError, HubError, PipelineError
@@ -16,7 +17,6 @@ from pipeline.plan import State
 from pipeline.publish import Planned
 from pipeline.records import load, result_path, save, save_released
 from pipeline.result import Released
-from pipeline.store import digest_of
 from pipeline.toolchain import LlamaSource, Toolchain, architectures, has_cuda
 
 if TYPE_CHECKING:

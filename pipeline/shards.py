@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import shell
+from pipeline.artifact import Step, digest_of
 from pipeline.file_names import NUMBERED
 from pipeline.quantize import QUANT
-from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:

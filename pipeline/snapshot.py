@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pipeline.artifact import Step, file_sha256
 from pipeline.errors import HubError
 from pipeline.result import FileEntry
-from pipeline.store import Step, file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import safetensors
+from pipeline.artifact import canonical, file_sha256
 from pipeline.errors import BadInputError, GatedError
 from pipeline.result import FileEntry
 from pipeline.snapshot import Snapshot
-from pipeline.store import canonical, file_sha256
 
 if TYPE_CHECKING:
     from pipeline.matrix.model import Model

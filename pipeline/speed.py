@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import shell
+from pipeline.artifact import Step, digest_of
 from pipeline.errors import ToolchainError
 from pipeline.measure import QUALITY, Measured
 from pipeline.quantize import QUANT
 from pipeline.result import Estimate, Offload, Quality, Speed
-from pipeline.store import Step, digest_of
 from pipeline.toolchain import threads, tools
 
 if TYPE_CHECKING:

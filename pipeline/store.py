@@ -4,7 +4,6 @@
     <store>/.rooms/<kind>-<digest>/   where it is made; renamed into place when it is whole
     <store>/.locks/<digest>           held (flock) by the one process that makes it
 
-The digest is sha256 over the canonical JSON of a step's kind and inputs: it is known before the step runs.
 A process that is killed loses its lock and leaves at most a room behind: the next maker of the same artifact
 starts from an empty room, or goes on in the old one where the step can resume.
 
@@ -15,17 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
+from pipeline.artifact import MANIFEST, Artifact, digest_of, file_sha256
 from pipeline.errors import BadInputError, disk_errors
 from pipeline.result import FileEntry
 
@@ -33,80 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.progress import Display, Task
+    from pipeline.artifact import Named, Step
+    from pipeline.progress import Display
     from pipeline.remote_store import RemoteStore
 
-MANIFEST = "artifact.json"
-
-
-class Named(Protocol):
-    """What names one artifact. Frozen: its inputs are its identity."""
-
-    kind: ClassVar[str]
-    shared: ClassVar[bool] = True
-    """Whether it is sent to a second tier of the store and fetched from there; a step that says no says why."""
-
-    @property
-    def label(self) -> str:
-        """What a person reads while it runs."""
-
-    def inputs(self) -> dict[str, Any]:
-        """Everything that goes into the artifact, as JSON; artifacts by their digest."""
-
-    @cached_property
-    def digest(self) -> str:
-        """The 64 hex digits that name the artifact."""
-        return hashlib.sha256(canonical({"kind": self.kind, "inputs": self.inputs()})).hexdigest()
-
-
-class Step(Named, Protocol):
-    """A way to make one artifact."""
-
-    resumable: ClassVar[bool] = False
-    """Whether a room that an interrupted maker left is worth going on in."""
-
-    def make(self, room: Path, store: Store, task: Task) -> None:
-        """Write the artifact's files into `room`."""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A directory in the store: `path`, and what its manifest says."""
-
-    path: Path
-    kind: str
-    digest: str
-    label: str
-    seconds: float
-    """How long it took to make."""
-    files: dict[str, FileEntry]
-    """Every file by its path relative to the artifact."""
-
-    def file(self, name: str) -> Path:
-        return self.path / name
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes on disk, without the manifest."""
-        return sum(entry.size for entry in self.files.values())
-
-    def last_used(self) -> float:
-        """Seconds since the epoch."""
-        return (self.path / MANIFEST).stat().st_mtime
-
-
-def canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-
-
-def digest_of(step: Named) -> str:
-    """Return the 64 hex digits that name the step's artifact."""
-    return step.digest
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+# Artifacts that are fetched at the same time: most of it is waiting.
+FETCHERS = 8
 
 
 class Store:
@@ -152,10 +81,7 @@ class Store:
         if artifact is None:
             with self._lock(digest, waiting=step.label):
                 artifact = self._read(step.kind, digest) or self._fetch(step, digest) or self._make(step, digest)
-        os.utime(artifact.path / MANIFEST)
-        if self.remote is not None and step.shared:
-            self.remote.send(step, artifact)
-        return artifact
+        return self._use(step, artifact)
 
     def discard(self, step: Named) -> None:
         """Drop the step's artifact, so that the next `get` makes it anew."""
@@ -182,11 +108,14 @@ class Store:
                 digest, name = next(iter(missing.items()))
                 with self._lock(digest, waiting=name.label):
                     pass
-        for digest, artifact in found.items():
-            os.utime(artifact.path / MANIFEST)
-            if self.remote is not None and names[digest].shared:
-                self.remote.send(names[digest], artifact)
-        return [found[digest_of(name)] for name in wanted]
+        return [self._use(name, found[digest_of(name)]) for name in wanted]
+
+    def _use(self, step: Named, artifact: Artifact) -> Artifact:
+        """Note that it is used now, and have it sent to where other machines find it."""
+        os.utime(artifact.path / MANIFEST)
+        if self.remote is not None and step.shared:
+            self.remote.send(step, artifact)
+        return artifact
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -266,23 +195,45 @@ class Store:
 
     def _fetch(self, step: Named, digest: str) -> Artifact | None:
         """Take the step's artifact from the second tier, if every byte of it is there as its digest says."""
-        if self.remote is None or not step.shared:
-            return None
+        return next(iter(self._fetch_all({digest: step}).values()), None)
+
+    def _fetch_all(self, missing: Mapping[str, Named]) -> dict[str, Artifact]:
+        """Take what the second tier has of these artifacts, some at the same time, with one flush of the disk."""
+        asked = {digest: name for digest, name in missing.items() if self.remote is not None and name.shared}
+        if not asked:
+            return {}
+        with ThreadPoolExecutor(min(len(asked), FETCHERS)) as pool:
+            rooms = dict(zip(asked, pool.map(self._fetch_into_room, asked.values(), asked), strict=True))
+        whole = {digest: room for digest, room in rooms.items() if room is not None}
+        if whole:
+            os.sync()
+        return {digest: self._take(room, asked[digest], digest) for digest, room in whole.items()}
+
+    def _fetch_into_room(self, step: Named, digest: str) -> Path | None:
+        """Return a room with the step's artifact, held against its manifest; None where the second tier has none."""
+        assert self.remote is not None
         room = self.root / ".rooms" / f"fetched-{step.kind}-{digest}"
         if room.exists():
             shutil.rmtree(room)
+        whole = False
         with disk_errors(self.root, f"fetching {step.label!r}"):
             try:
                 room.mkdir()
                 if (head := self.remote.fetch(step, room)) is None:
                     return None
-                found = self._seal(room, step, head.seconds)
+                found = self._describe(room, step, head.seconds)
                 if wrong := [part.name for part in head.files if found.get(part.name) != part.entry]:
                     self.remote.distrust(step, f"{wrong[0]} has other bytes than its manifest says")
                     return None
-                artifact = self._place(room, step, digest)
+                whole = True
             finally:
-                shutil.rmtree(room, ignore_errors=True)
+                if not whole:
+                    shutil.rmtree(room, ignore_errors=True)
+        return room
+
+    def _take(self, room: Path, step: Named, digest: str) -> Artifact:
+        assert self.remote is not None
+        artifact = self._place(room, step, digest)
         self.remote.took(step)
         return artifact
 
@@ -295,7 +246,8 @@ class Store:
             try:  # around `mkdir` too: an interrupt may come right after it
                 room.mkdir(exist_ok=True)
                 step.make(room, self, task)
-                self._seal(room, step, time.monotonic() - began)
+                self._describe(room, step, time.monotonic() - began)
+                os.sync()  # one call for thousands of files of a source tree as for one large file
             except BaseException:
                 if not step.resumable:
                     shutil.rmtree(room, ignore_errors=True)
@@ -318,9 +270,8 @@ class Store:
                 ours = [d for d, n in missing.items() if self._lock_if_free(d, locks) and not self._read(n.kind, d)]
                 if not ours:
                     return False
-                with ThreadPoolExecutor() as pool:  # most of the time is spent waiting for the second tier
-                    fetched = list(pool.map(lambda digest: self._fetch(missing[digest], digest), ours))
-                for digest in (digest for digest, artifact in zip(ours, fetched, strict=True) if artifact is None):
+                fetched = self._fetch_all({digest: missing[digest] for digest in ours})
+                for digest in (digest for digest in ours if digest not in fetched):
                     rooms[digest] = room = self.root / ".rooms" / f"{missing[digest].kind}-{digest}"
                     if room.exists():
                         shutil.rmtree(room)
@@ -334,26 +285,18 @@ class Store:
                     list(pool.map(lambda digest: self._describe(rooms[digest], missing[digest], seconds), rooms))
                 os.sync()
                 for digest, room in rooms.items():
-                    final = self.root / missing[digest].kind / digest
-                    final.parent.mkdir(exist_ok=True)
-                    room.rename(final)
+                    self._place(room, missing[digest], digest)
             except BaseException:
                 for room in rooms.values():
                     shutil.rmtree(room, ignore_errors=True)
                 raise
         return True
 
-    def _seal(self, room: Path, name: Named, seconds: float) -> dict[str, dict[str, Any]]:
-        """Write the manifest and bring every byte to the disk, so that only whole directories are renamed.
-
-        Returns the size and sha256 of every file.
-        """
-        files = self._describe(room, name, seconds)
-        os.sync()  # one call for thousands of files of a source tree as for one large file
-        return files
-
     def _describe(self, room: Path, name: Named, seconds: float) -> dict[str, dict[str, Any]]:
-        """Write the manifest, and return the size and sha256 of every file."""
+        """Write the manifest, and return the size and sha256 of every file.
+
+        Every byte is brought to the disk after that, so that only whole directories are renamed.
+        """
         files = {}
         for path in sorted(p for p in room.rglob("*") if p.is_file() and not p.is_symlink()):
             path.chmod(path.stat().st_mode & 0o555)

@@ -9,9 +9,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pipeline.artifact import Step, file_sha256
 from pipeline.errors import BadInputError
 from pipeline.matrix.model import EmbeddedText, HubText, PathText
-from pipeline.store import Step, file_sha256
 
 if TYPE_CHECKING:
     from pipeline.progress import Task

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import psutil
 
 from pipeline import package_index, shell
+from pipeline.artifact import Step, canonical, digest_of, file_sha256
 from pipeline.errors import BadInputError, ToolchainError
 from pipeline.matrix.model import GitSource, PathSource, Sdist
-from pipeline.store import Step, canonical, digest_of, file_sha256
 
 if TYPE_CHECKING:
+    from pipeline.artifact import Artifact
     from pipeline.progress import Task
-    from pipeline.store import Artifact, Store
+    from pipeline.store import Store
 
 TARGETS = (
     "llama-quantize",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import TypeAdapter
 
 from pipeline import gguf_file, imatrix, quantize, shell
+from pipeline.artifact import Step, digest_of
 from pipeline.check import VERSION, quant
 from pipeline.check.logits import Parity
 from pipeline.check.metadata import ImatrixKeys
@@ -19,7 +20,6 @@ from pipeline.ggml import LIBRARY
 from pipeline.measure import LOGITS
 from pipeline.quantize import FALLBACKS, QUANT
 from pipeline.result import Fallback, Verdict
-from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:

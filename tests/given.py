@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import shell
+from pipeline.artifact import Step, file_sha256
 from pipeline.engine import worker
 from pipeline.engine.worker import Job
 from pipeline.progress import Display
-from pipeline.store import Step, Store, file_sha256
+from pipeline.store import Store
 
 if TYPE_CHECKING:
     from pipeline.toolchain import Toolchain

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from test_cli import invoke
 
 from pipeline import card, disk, job, matrix, preview, run
+from pipeline.artifact import digest_of
 from pipeline.card.markdown import visible
 from pipeline.card.original import SourceCard
 from pipeline.errors import BadInputError, HubError
@@ -24,7 +25,6 @@ from pipeline.preview.outlook import outlook
 from pipeline.preview.page import LIMIT, page
 from pipeline.result import FileEntry
 from pipeline.source import Source
-from pipeline.store import digest_of
 
 MATRIX = """\
 version: 1

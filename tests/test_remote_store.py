@@ -14,14 +14,15 @@ import pytest
 from huggingface_hub import HfApi
 from s3 import BUCKET, LoopbackS3
 
-from pipeline import objects, remote_store
+from pipeline import objects, packed, remote_store
+from pipeline.artifact import MANIFEST, Step, digest_of
 from pipeline.cli import shared
 from pipeline.cli.options import remote_store_option
 from pipeline.errors import BadInputError
 from pipeline.objects import UnreachableError
 from pipeline.progress import Display
 from pipeline.remote_store import RemoteStore
-from pipeline.store import MANIFEST, Step, Store, digest_of
+from pipeline.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,7 +142,7 @@ def machine(s3, tmp_path):
 @pytest.fixture
 def in_parts(monkeypatch):
     """What is longer than 100 bytes is an object of its own, fetched in blocks."""
-    monkeypatch.setattr(remote_store, "PACKED", 100)
+    monkeypatch.setattr(packed, "PACKED", 100)
     monkeypatch.setattr(remote_store, "BLOCK", 300)
 
 
@@ -291,7 +292,7 @@ OBJECTS = {
     "empty": lambda _: b"",
     "its first line alone": lambda content: content.partition(b"\n")[0],
     "something else": lambda _: b"\x89PNG" * 100,
-    "huge": lambda _: b" " * (remote_store.LONGEST_HEAD + 2) + b"\n",
+    "huge": lambda _: b" " * (packed.LONGEST_HEAD + 2) + b"\n",
 }
 
 

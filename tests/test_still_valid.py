@@ -10,13 +10,13 @@ import pytest
 from test_source import model
 
 from pipeline import job, recipe, release, run
+from pipeline.artifact import digest_of
 from pipeline.errors import BadInputError
 from pipeline.matrix import Gates, Limit
 from pipeline.matrix.model import GitSource
 from pipeline.records import save
 from pipeline.result import Withdrawal
 from pipeline.source import Source
-from pipeline.store import digest_of
 from pipeline.toolchain import LlamaSource, Toolchain
 
 QUANTS = ("Q8_0", "Q4_K_M", "Q2_K")

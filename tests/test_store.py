@@ -18,9 +18,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from pipeline.artifact import MANIFEST, Step, digest_of
 from pipeline.errors import BadInputError
 from pipeline.progress import Display
-from pipeline.store import MANIFEST, Step, Store, digest_of
+from pipeline.store import Store
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,10 +9,11 @@ import tarfile
 import pytest
 
 from pipeline import toolchain
+from pipeline.artifact import Artifact, digest_of
 from pipeline.errors import BadInputError, ToolchainError
 from pipeline.matrix import GitSource, PathSource, Sdist
 from pipeline.progress import Display
-from pipeline.store import Artifact, Store, digest_of
+from pipeline.store import Store
 
 PIN = Sdist("llama-cpp-python", "0.3.36", "a" * 64, "0c1e57098")
 

@@ -5,5 +5,5 @@ of a model alone can say comes first, then what converting must have kept of the
 kept of the reference.
 """
 
-VERSION = 1
+VERSION = 2
 """Raised when a check sees more than it did: what was checked is then checked again."""

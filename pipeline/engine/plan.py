@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import ToolchainError
 from pipeline.gguf_file import ALIGNMENT, SIZES, Tensor, shown
+from pipeline.recipe import EMBEDDING_TYPES, NEED_IMATRIX
 from pipeline.weights import ARRAYS
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 EMBEDDINGS: Final = frozenset({"token_embd.weight", "per_layer_token_embd.weight"})
 # ggml does not read the imatrix for these (`quantize_…` in ggml/src/ggml-quants.c).
 WITHOUT_IMATRIX: Final = frozenset({"F32", "F16", "BF16", "Q1_0", "Q2_0", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4"})
-# llama-quantize wants an imatrix for these, except for the embeddings and the output tensor; ggml itself for the
-# second ones always.
-TOO_FEW_BITS: Final = frozenset({"IQ3_XXS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_M", "IQ1_S"})
-ALWAYS_TOO_FEW: Final = frozenset({"IQ2_XXS", "IQ2_XS", "IQ1_S"})
 
 
 @dataclass(frozen=True)
@@ -107,5 +104,5 @@ def _entry(source: Tensor, importance: ImatrixFile | None) -> Entry | None:
 
 def _needs_imatrix(name: str, type_: str, base: str) -> bool:
     if name in EMBEDDINGS or name == "output.weight":
-        return type_ in ALWAYS_TOO_FEW
-    return type_ in TOO_FEW_BITS or (type_ == "Q2_K" and base == "Q2_K_S")
+        return type_ not in EMBEDDING_TYPES
+    return type_ in NEED_IMATRIX or (type_ == "Q2_K" and base == "Q2_K_S")

@@ -8,23 +8,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from pipeline import shell
+from pipeline.artifact import Named, digest_of
 from pipeline.engine import worker
 from pipeline.engine.worker import Job, Work
 from pipeline.ggml import LIBRARY, NUMBERS, row_bytes
 from pipeline.gguf_file import shown
-from pipeline.store import Named, digest_of
 from pipeline.toolchain import PATIENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pipeline.artifact import Artifact
     from pipeline.convert import Reference
     from pipeline.engine.plan import Part
     from pipeline.gguf_file import GGUFFile
     from pipeline.imatrix import Imatrix, ImatrixFile
     from pipeline.progress import Task
-    from pipeline.store import Artifact, Store
+    from pipeline.store import Store
     from pipeline.toolchain import Tools
 
 DATA = "data"

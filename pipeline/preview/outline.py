@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import safetensors
+from pipeline.artifact import Step
 from pipeline.errors import BadInputError, HubError
 from pipeline.snapshot import download
-from pipeline.store import Step
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pipeline import card, disk
+from pipeline.artifact import digest_of
 from pipeline.card.notice import licence, notice
 from pipeline.card.original import SourceCard
 from pipeline.preview import memory
@@ -13,7 +14,6 @@ from pipeline.preview.record import CARD_LENGTH, MOST, Memory, Outlook, QuantOut
 from pipeline.release import LOG, PLOT
 from pipeline.shards import shard_name
 from pipeline.source import CARD
-from pipeline.store import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline import convert, gguf_file, shell
+from pipeline.artifact import Step, digest_of
 from pipeline.convert import REFERENCE
 from pipeline.errors import BadInputError
 from pipeline.preview.outline import Outline
-from pipeline.store import Step, digest_of
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from pipeline.artifact import file_sha256
 from pipeline.check.verdict import passed
 from pipeline.errors import BadInputError, OutOfRoomError, disk_errors
 from pipeline.publish import gitattributes
@@ -21,7 +22,6 @@ from pipeline.publish.change import Change
 from pipeline.release import RELEASE
 from pipeline.result import Release
 from pipeline.source import CARD
-from pipeline.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,9 +10,9 @@ import pytest
 from conftest import REVISION, SETTINGS, plan_of
 
 from pipeline import demo
+from pipeline.artifact import digest_of
 from pipeline.card.markdown import inline
 from pipeline.preview import record
-from pipeline.store import digest_of
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_REPO = "me/SmolLM2-135M-Instruct-GGUF"

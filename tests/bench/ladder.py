@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.artifact import file_sha256
 from pipeline.convert import REFERENCE
 from pipeline.engine.tensors import DATA
 from pipeline.progress import Display
 from pipeline.quantize import QUANT, Quant
 from pipeline.recipe import QUANT_TYPES, builtin
-from pipeline.store import Store, file_sha256
+from pipeline.store import Store
 from pipeline.toolchain import tools
 from pipeline.weights import from_f32
 from tests import ggufs

@@ -22,4 +22,4 @@ def test_tables_are_those_of_the_pinned_source(store, toolchain):
 
     text = (source / "src/llama-quant.cpp").read_text(encoding="utf-8")
     refused = text.partition("static bool tensor_requires_imatrix(")[2].partition("return true;")[0]
-    assert set(re.findall(r"case GGML_TYPE_(\w+):", refused)) == recipe._NEED_IMATRIX
+    assert set(re.findall(r"case GGML_TYPE_(\w+):", refused)) == recipe.NEED_IMATRIX

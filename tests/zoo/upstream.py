@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import shell
 from pipeline.errors import ToolchainError
+from pipeline.inspection import TEXT
 from pipeline.text import TEXTS
 from pipeline.toolchain import PATIENT
 
@@ -27,7 +28,7 @@ PART = slice(24_000, 32_000)
 def fault(kit: Kit, model: Path) -> str:
     """Say what the check finds wrong with a file; empty for nothing."""
     text = kit.room / "upstream.txt"
-    text.write_text((TEXTS / "evaluation").with_suffix(".txt").read_text(encoding="utf-8")[PART], encoding="utf-8")
+    text.write_text((TEXTS / TEXT.name).read_text(encoding="utf-8")[PART], encoding="utf-8")
     command = [kit.llama.path("llama-perplexity"), "-m", model, "-f", text, "-c", "512", "--chunks", "2"]
     try:
         printed = shell.run(
