@@ -47,6 +47,11 @@ class Step(Named, Protocol):
     resumable: ClassVar[bool] = False
     """Whether a room that an interrupted maker left is worth going on in."""
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it takes the GPU, which steps of other lanes then wait for."""
+        return False
+
     def make(self, room: Path, store: Store, task: Task) -> None:
         """Write the artifact's files into `room`."""
 

@@ -182,7 +182,7 @@ def prepare(store: Store, steps: Steps) -> Provenance:
 
 
 def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> Result:
-    """Make, check and measure one quant, and decide whether it may be published.
+    """Make, check and measure one quant, and decide whether it may be published; `timed` says how fast it is.
 
     What takes time is kept in the store; what is judged is judged anew, by the gates as they are now.
     """
@@ -190,7 +190,7 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
     quant = gguf_file.parse(artifact.file(QUANT))  # a check says so where it ends too early
     announced = [Fallback(**f) for f in json.loads(artifact.file(FALLBACKS).read_bytes())]
     verdicts = list(vetting.verdicts(store, steps.checked(recipe)))
-    replies, found, speed = None, None, None
+    replies, found = None, None
     if not _failed(verdicts):
         replies = REPLIES.validate_json(store.get(steps.answered(recipe)).file(ANSWERS).read_bytes())
         verdicts += behaviour.verdicts(replies, (provenance.reference_answer, *provenance.reference_answers))
@@ -200,7 +200,6 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
     file = quant_file(quant, artifact.files[QUANT].sha256, announced)
     if found is not None:
         verdicts += quality.gates(found, file, steps.model.gates)
-        speed = Speed.model_validate_json(store.get(steps.timed(recipe)).file(SPEED).read_bytes())
     file = file.model_copy(update={"name": steps.model.file_name(recipe.name)})
     shards: tuple[FileEntry, ...] = ()
     if file.size > steps.model.max_shard_size and not _failed(verdicts):
@@ -216,14 +215,26 @@ def run(store: Store, steps: Steps, recipe: Recipe, provenance: Provenance) -> R
         answer=replies[0] if replies else Answer(text="", stopped=False),
         answers=replies[1:] if replies else (),
         quality=found,
-        speed=speed,
-        seconds=round(sum(made.seconds for step in steps.job(recipe) if (made := store.find(step))), 1),
+        speed=None,
+        seconds=_seconds(store, steps, recipe),
         provenance=provenance,
     )
     if found is None and result.withheld:  # damaged, be it by this machine: whoever runs the job again has another try
-        store.discard(steps.checked(recipe))
-        steps.quant(recipe).discard(store)
+        for damaged in [steps.checked(recipe), *steps.quant(recipe).tensors(store), steps.quant(recipe)]:
+            store.discard(damaged)
     return result
+
+
+def timed(store: Store, steps: Steps, result: Result) -> Result:
+    """Return the result with the quant's speed, measured while nothing else of this run is at work."""
+    if result.quality is None:
+        return result
+    speed = Speed.model_validate_json(store.get(steps.timed(result.recipe)).file(SPEED).read_bytes())
+    return result.model_copy(update={"speed": speed, "seconds": _seconds(store, steps, result.recipe)})
+
+
+def _seconds(store: Store, steps: Steps, recipe: Recipe) -> float:
+    return round(sum(made.seconds for step in steps.job(recipe) if (made := store.find(step))), 1)
 
 
 def _failed(verdicts: list[Verdict]) -> bool:

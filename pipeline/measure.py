@@ -97,6 +97,10 @@ class Measured(Step):
     def label(self) -> str:
         return f"{self.quant.job}: measure"
 
+    @property
+    def on_gpu(self) -> bool:
+        return self.quant.reference.toolchain.cuda
+
     def inputs(self) -> dict[str, Any]:
         return {"quant": digest_of(self.quant), "logits": digest_of(self.logits)}
 

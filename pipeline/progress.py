@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from pipeline import lanes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -39,6 +41,7 @@ class Display:
                 TextColumn("{task.fields[note]}", markup=False),
             )
             self._bars = Progress(*columns, TimeElapsedColumn(), console=Console(file=self._stream), transient=True)
+        self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
         if self._bars is not None:
@@ -57,22 +60,25 @@ class Display:
 
     @contextmanager
     def _bar(self, bars: Progress, label: str) -> Iterator[Task]:
-        bar = bars.add_task(label, total=None, note="")
-        bars.start()
+        with self._lock:  # against a step of another lane that ends just now
+            bar = bars.add_task(label, total=None, note="")
+            bars.start()
         try:
             yield _BarTask(bars, bar)
         finally:
-            bars.remove_task(bar)
-            if not bars.tasks:
-                bars.stop()
+            with self._lock:
+                bars.remove_task(bar)
+                if not bars.tasks:
+                    bars.stop()
 
     @contextmanager
     def _lines(self, label: str) -> Iterator[Task]:
-        self.say(f"::group::{label}" if self._actions else f"{label} …")
+        grouped = self._actions and lanes.sharing() == 1  # groups of steps side by side would close each other
+        self.say(f"::group::{label}" if grouped else f"{label} …")
         try:
             yield _PlainTask(self, label)
         finally:
-            if self._actions:
+            if grouped:
                 self.say("::endgroup::")
 
 

@@ -53,6 +53,10 @@ class Answered(Step):
     def label(self) -> str:
         return f"{self.quant.job}: test prompts"
 
+    @property
+    def on_gpu(self) -> bool:
+        return self.quant.reference.toolchain.cuda
+
     def inputs(self) -> dict[str, Any]:
         return {"quant": digest_of(self.quant), "prompt": [self.prompt, self.max_tokens, *PROMPTS]}
 

@@ -20,7 +20,7 @@ from pipeline.engine import assembly, header, plan
 from pipeline.engine.assembly import Piece
 from pipeline.engine.tensors import DATA, QuantizedTensor, Wanted, Workshop
 from pipeline.result import Fallback
-from pipeline.toolchain import tools
+from pipeline.toolchain import PATIENT, tools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,13 +84,10 @@ class Quant(Step):
         found = [f.model_dump() for f in fallbacks(printed)]
         (room / FALLBACKS).write_text(json.dumps(found, indent=1))
 
-    def discard(self, store: Store) -> None:
-        """Drop the file from the store, and the tensors that it was put together from: any of them may be damaged."""
+    def tensors(self, store: Store) -> list[QuantizedTensor]:
+        """Return the tensors that the file is put together from, but for those that are the reference's."""
         _, parts = self._plan(self._workshop(store))
-        for part in parts:
-            if not part.is_copied:
-                store.discard(self._tensor(part))
-        store.discard(self)
+        return [self._tensor(part) for part in parts if not part.is_copied]
 
     def _matrix(self, store: Store) -> Path | None:
         return store.get(self.imatrix).file(self.imatrix.file_name) if self.recipe.imatrix else None
@@ -135,9 +132,8 @@ class Quant(Step):
                 task.advance(done / total, f"{done} of {total} tensors")
 
         files = [reference, QUANT, self.recipe.base, str(llama.threads)]
-        printed = shell.run(
-            [llama.path("llama-quantize"), *options, *files], cwd=room, doing=f"making {self.job}", watch=watch
-        )
+        command = [llama.path("llama-quantize"), *options, *files]
+        printed = shell.run(command, cwd=room, env=PATIENT, doing=f"making {self.job}", watch=watch)
         if matrix:
             (room / matrix.name).unlink()
         return printed.stdout + printed.stderr
@@ -159,7 +155,7 @@ def dry_run(llama: Tools, reference: Path, recipe: Recipe, imatrix: Path | None,
     matrix = ["--imatrix", imatrix] if imatrix else []
     options = [*matrix, *recipes.arguments(recipe)]
     command = [llama.path("llama-quantize"), "--dry-run", *options, reference, QUANT, recipe.base]
-    printed = shell.run(command, cwd=reference.parent, doing=doing)
+    printed = shell.run(command, cwd=reference.parent, env=PATIENT, doing=doing)
     return printed.stdout + printed.stderr
 
 

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from pipeline import disk, job, release, source
+from pipeline import disk, job, lanes, release, source
 from pipeline.artifact import digest_of
 from pipeline.card.ladder import twins
 from pipeline.check import release as check
+from pipeline.courier import Courier
 from pipeline.errors import BadInputError, HubError, PipelineError
 from pipeline.matrix.located import shown
 from pipeline.plan import State
 from pipeline.publish import Planned
 from pipeline.records import load, result_path, save, save_released
 from pipeline.result import Released
-from pipeline.toolchain import LlamaSource, Toolchain, architectures, has_cuda
+from pipeline.toolchain import LlamaSource, Toolchain, architectures, has_cuda, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.publish import Target
     from pipeline.publish.change import Change
     from pipeline.quantize import Engine
-    from pipeline.result import Recipe, Release, Result, Verdict, Withdrawal
+    from pipeline.result import FileEntry, Provenance, Recipe, Release, Result, Verdict, Withdrawal
     from pipeline.store import Store
 
 
@@ -45,6 +46,10 @@ class Workshop:
     store: Store
     results: Path
     target: Target
+    lanes: int | None = None
+    """How many quants are worked on at once; None for as many as the machine has room for."""
+    lean: bool = False
+    """Whether a quant has to leave the store, once the target has it, before the next one is made."""
 
 
 def toolchain_of(matrix: Matrix, *, cuda: bool | None = None) -> Toolchain:
@@ -93,10 +98,11 @@ def _at_once(ask: Callable[[One], Other], many: Sequence[One]) -> list[Other]:
 
 def refuse_early(
     store: Store, works: Sequence[tuple[Steps, Sequence[Recipe]]], matrix_file: Path, folder: Path | None
-) -> None:
+) -> bool:
     """Refuse what cannot end well, before the first long step: unknown architectures, too little disk.
 
-    `works` are the models with those of their quants that are to be made, `folder` is where releases go, if so.
+    `works` are the models with those of their quants that are to be made, `folder` is where releases go, if so. Returns
+    whether the disk is so small that the run has to be a `lean` one.
     """
     problems = []
     for steps, _ in works:
@@ -107,7 +113,7 @@ def refuse_early(
                 problems.append(f"{steps.model.place(matrix_file)}{error}")
     if problems:
         raise BadInputError("\n".join(problems))
-    disk.check(store, works, folder)
+    return disk.check(store, works, folder)
 
 
 def planned(steps: Steps, recipes: Sequence[Recipe]) -> Planned:
@@ -173,13 +179,49 @@ def run_model(shop: Workshop, steps: Steps, wanted: Sequence[Recipe]) -> list[Re
     todo = [recipe for recipe in model.recipes if recipe in wanted or recipe in ready]
     if todo:
         provenance = job.prepare(store, steps)
-        for recipe in todo:
-            results.append(save(shop.results, job.run(store, steps, recipe, provenance)))
-            if last is None or not set(results[-1].files) <= set(last.files):
-                stage(shop, steps, results[-1])
+        results = _run_jobs(shop, steps, todo, provenance, set(last.files) if last else set())
     made = {result.quant: result for result in results}
     publish(shop, steps, _in_order(steps, last, valid | made))
     return results
+
+
+def _run_jobs(
+    shop: Workshop, steps: Steps, recipes: Sequence[Recipe], provenance: Provenance, released: set[FileEntry]
+) -> list[Result]:
+    """Run jobs side by side, the largest first, and stage what passes meanwhile; then time one after the other.
+
+    `released` are files that the target has and that need not be staged.
+    """
+    if shop.lean:
+        return [_run_lean(shop, steps, recipe, provenance) for recipe in recipes]
+    sizes = disk.quant_bytes(steps, recipes)
+    made: dict[str, Result] = {}
+    with Courier() as courier:
+
+        def run(recipe: Recipe) -> None:
+            result = made[recipe.name] = save(shop.results, job.run(shop.store, steps, recipe, provenance))
+            if not set(result.files) <= released:
+                courier.take(partial(stage, shop, steps, result))
+
+        count = lanes.count(max(sizes.values()), threads(), shop.lanes)
+        lanes.side_by_side(count, run, sorted(recipes, key=lambda recipe: -sizes[recipe.name]))
+    return [save(shop.results, job.timed(shop.store, steps, made[recipe.name])) for recipe in recipes]
+
+
+def _run_lean(shop: Workshop, steps: Steps, recipe: Recipe, provenance: Provenance) -> Result:
+    """Run one job, stage its files, and drop them when the target has them; what an earlier run staged is not made."""
+    repo, quant = steps.model.repo, steps.quant(recipe)
+    path = result_path(shop.results, steps.model.job(recipe.name))
+    for before in load([path]) if path.exists() else []:
+        same = before.artifact == digest_of(quant) and before.provenance == provenance
+        if same and not before.withheld and shop.target.holds(repo, before.files, release.release_id(steps)):
+            return before
+    result = save(shop.results, job.timed(shop.store, steps, job.run(shop.store, steps, recipe, provenance)))
+    stage(shop, steps, result)
+    if result.withheld or shop.target.holds(repo, result.files, release.release_id(steps)):
+        for dropped in [*quant.tensors(shop.store), quant, steps.shards(recipe)]:
+            shop.store.drop(dropped)
+    return result
 
 
 def withdrawals(steps: Steps, last: Release | None) -> dict[str, Withdrawal]:

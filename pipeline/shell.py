@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -35,6 +36,35 @@ PR_SET_PDEATHSIG = 1
 class Completed:
     stdout: str
     stderr: str
+
+
+class Programs:
+    """Programs that are ended together, those among them that are still to be started."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.add(process)
+            if self._ended:
+                _kill_group(process)
+
+    def remove(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.discard(process)
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                _kill_group(process)
+
+
+PROGRAMS: ContextVar[Programs | None] = ContextVar("programs", default=None)
+"""What the programs belong to that are started here."""
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -79,11 +109,16 @@ def run(
         )
     except FileNotFoundError as error:
         raise failure(f"{name} was not found, needed for {doing}. Install it and run again.") from error
+    if programs := PROGRAMS.get():
+        programs.add(process)
     try:
         completed = _read(process, watch)
     except BaseException:
         _kill_group(process)
         raise
+    finally:
+        if programs:
+            programs.remove(process)
     if process.returncode == 0:
         return completed
     # What a program prints may come from a model: behind a bar, no line of it is a command to GitHub Actions.
@@ -127,8 +162,9 @@ def _read(process: subprocess.Popen[bytes], watch: Callable[[str], None] | None)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode is None:  # else its number may be another's by now
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pipeline import lanes
 from pipeline.artifact import MANIFEST, Artifact, digest_of, file_sha256
 from pipeline.errors import BadInputError, disk_errors
 from pipeline.result import FileEntry
@@ -85,9 +86,13 @@ class Store:
 
     def discard(self, step: Named) -> None:
         """Drop the step's artifact, so that the next `get` makes it anew."""
-        self._drop(self.root / step.kind / digest_of(step))
+        self.drop(step)
         if self.remote is not None and step.shared:
             self.remote.discard(step)
+
+    def drop(self, step: Named) -> None:
+        """Drop the step's artifact here, for its room; a second tier keeps what it has of it."""
+        self._drop(self.root / step.kind / digest_of(step))
 
     def get_all(self, wanted: Sequence[Named], make: Callable[[Mapping[str, Path]], None]) -> list[Artifact]:
         """Return the artifacts, in the order of `wanted`; `make` writes those that are missing, all at once.
@@ -241,8 +246,9 @@ class Store:
         room = self.root / ".rooms" / f"{step.kind}-{digest}"
         if not step.resumable and room.exists():
             shutil.rmtree(room)
-        began = time.monotonic()
-        with self.display.step(step.label) as task, disk_errors(self.root, f"running the step {step.label!r}"):
+        doing = f"running the step {step.label!r}"
+        with lanes.turn(gpu=step.on_gpu), self.display.step(step.label) as task, disk_errors(self.root, doing):
+            began = time.monotonic()
             try:  # around `mkdir` too: an interrupt may come right after it
                 room.mkdir(exist_ok=True)
                 step.make(room, self, task)
@@ -323,7 +329,7 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self.display.say(f"{waiting}: another run is at it; waiting.")
+                self.display.say(f"{waiting}: another run or quant is at it; waiting.")
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

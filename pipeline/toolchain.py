@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 
-from pipeline import package_index, shell
+from pipeline import lanes, package_index, shell
 from pipeline.artifact import Step, canonical, digest_of, file_sha256
 from pipeline.errors import BadInputError, ToolchainError
 from pipeline.matrix.model import GitSource, PathSource, Sdist
@@ -224,10 +224,11 @@ class Tools:
 
 
 def tools(store: Store, toolchain: Toolchain) -> Tools:
-    """Return the tools, building them where the store has none for this machine."""
+    """Return the tools, building them where the store has none for this machine; in a lane, for its share of cores."""
     built = store.get(toolchain)
     source = store.get(toolchain.source)
-    return Tools(built.file("bin"), source.file("tree/convert_hf_to_gguf.py"), threads())
+    shared = max(1, threads() // lanes.sharing())
+    return Tools(built.file("bin"), source.file("tree/convert_hf_to_gguf.py"), shared)
 
 
 def threads() -> int:

@@ -18,6 +18,8 @@ from hub.accounts import EVER_GIVEN
 from huggingface_hub import constants
 
 pytest_plugins = ["machine"]
+# Two processes run tests on the same cores: threads that wait spinning, as llama-bench's do, would make both slow.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 GOLDEN = Path(__file__).parent / "golden"
 LINES = pytest.StashKey[list[str]]()
 

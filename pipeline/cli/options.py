@@ -78,6 +78,10 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Print the change 
 cuda_option = click.option(
     "--cuda/--no-cuda", default=None, help="Build llama.cpp with or without CUDA  [default: with, where it is there]"
 )
+lanes_option = click.option(
+    "--at-once", "lanes", type=click.IntRange(min=1), metavar="N",
+    help="Work on so many quants of a model at the same time  [default: what cores and memory allow]",
+)  # fmt: skip
 engine_option = click.option(
     "--engine", type=click.Choice(["by-tensor", "llama-quantize"]), default="by-tensor", show_default=True,
     envvar="LLM_QUANTIZER_ENGINE", show_envvar=True,

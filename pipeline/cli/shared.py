@@ -41,17 +41,19 @@ def open_store(root: Path | None, remote: str | None = None) -> Store:
     return store
 
 
-def workshop(store_root: Path | None, results: Path, publish_to: str, remote: str | None = None) -> Workshop:
+def workshop(
+    store_root: Path | None, results: Path, publish_to: str, remote: str | None = None, lanes: int | None = None
+) -> Workshop:
     from pipeline.run import Workshop
 
     store, folder = open_store(store_root, remote), folder_of(publish_to)
     if folder is not None:
         from pipeline.publish.folder import Folder
 
-        return Workshop(store, results, Folder(folder))
+        return Workshop(store, results, Folder(folder), lanes)
     from pipeline.publish.hub import Hub
 
-    return Workshop(store, results, Hub(store.display))
+    return Workshop(store, results, Hub(store.display), lanes)
 
 
 def folder_of(publish_to: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from pipeline.cli import shared
 from pipeline.cli.options import (
     cuda_option,
     engine_option,
+    lanes_option,
     matrix_option,
     only_option,
     publish_option,
@@ -96,7 +98,8 @@ def job_command(
                 with records.failing(results, "job", shared.known(matrix_file, job_id)):
                     steps, recipe = shared.one_job(matrix_file, job_id, cuda, engine)
                     run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
-                    made.append(records.save(results, job.run(store, steps, recipe, job.prepare(store, steps))))
+                    result = job.run(store, steps, recipe, job.prepare(store, steps))
+                    made.append(records.save(results, job.timed(store, steps, result)))
             except errors.PipelineError as error:
                 failed.append(error)
     if os.environ.get("GITHUB_OUTPUT"):
@@ -114,6 +117,7 @@ def job_command(
 @only_option
 @cuda_option
 @engine_option
+@lanes_option
 def run_command(
     matrix_file: Path,
     store_root: Path | None,
@@ -123,16 +127,18 @@ def run_command(
     only: Sequence[str],
     cuda: bool | None,
     engine: Engine,
+    lanes: int | None,
 ) -> None:
     """Do all of it, here: every job of the matrix, then a release of each model."""
     from pipeline import run
 
-    shop = shared.workshop(store_root, results, publish_to, remote_store)
+    shop = shared.workshop(store_root, results, publish_to, remote_store, lanes)
     made: list[Result] = []
     with shop.store.in_use():
         selections, works = shared.look(matrix_file, only, cuda, engine)
         todo = [(steps, selection.recipes) for selection, steps in zip(selections, works, strict=True)]
-        run.refuse_early(shop.store, todo, matrix_file, shared.folder_of(publish_to))
+        lean = run.refuse_early(shop.store, todo, matrix_file, shared.folder_of(publish_to))
+        shop = dataclasses.replace(shop, lean=lean)
         shop.target.check([run.planned(steps, recipes) for steps, recipes in todo])
         for steps, recipes in todo:
             made += run.run_model(shop, steps, recipes)
@@ -148,6 +154,7 @@ def run_command(
 @publish_option
 @cuda_option
 @engine_option
+@lanes_option
 def demo(
     matrix_file: Path,
     store_root: Path | None,
@@ -156,17 +163,19 @@ def demo(
     publish_to: str,
     cuda: bool | None,
     engine: Engine,
+    lanes: int | None,
 ) -> None:
     """Run the main job for real on SmolLM2-135M, with a folder as its target."""
     from pipeline import demo as demonstration
     from pipeline import run
 
     toolchain = run.toolchain_of(shared.read_matrix(matrix_file), cuda=cuda)
-    shop = shared.workshop(store_root, results, publish_to, remote_store)
+    shop = shared.workshop(store_root, results, publish_to, remote_store, lanes)
     with shop.store.in_use():
         model = demonstration.model(shop.store)
         (steps,) = run.look([model], toolchain, matrix_file, engine=engine)
-        run.refuse_early(shop.store, [(steps, model.recipes)], matrix_file, shared.folder_of(publish_to))
+        lean = run.refuse_early(shop.store, [(steps, model.recipes)], matrix_file, shared.folder_of(publish_to))
+        shop = dataclasses.replace(shop, lean=lean)
         shop.target.check([run.planned(steps, model.recipes)])
         made = run.run_model(shop, steps, model.recipes)
     shared.finish(made, withheld=any(result.withheld for result in made))
