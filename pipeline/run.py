@@ -210,17 +210,17 @@ def _run_jobs(
 
 def _run_lean(shop: Workshop, steps: Steps, recipe: Recipe, provenance: Provenance) -> Result:
     """Run one job, stage its files, and drop them when the target has them; what an earlier run staged is not made."""
-    repo, quant = steps.model.repo, steps.quant(recipe)
+    store, quant = shop.store, steps.quant(recipe)
+    held = partial(shop.target.holds, steps.model.repo, staged_for=release.release_id(steps))
     path = result_path(shop.results, steps.model.job(recipe.name))
-    for before in load([path]) if path.exists() else []:
-        same = before.artifact == digest_of(quant) and before.provenance == provenance
-        if same and not before.withheld and shop.target.holds(repo, before.files, release.release_id(steps)):
-            return before
-    result = save(shop.results, job.timed(shop.store, steps, job.run(shop.store, steps, recipe, provenance)))
-    stage(shop, steps, result)
-    if result.withheld or shop.target.holds(repo, result.files, release.release_id(steps)):
-        for dropped in [*quant.tensors(shop.store), quant, steps.shards(recipe)]:
-            shop.store.drop(dropped)
+    (result,) = load([path]) if path.exists() else [None]
+    same = result and not result.withheld and (result.artifact, result.provenance) == (digest_of(quant), provenance)
+    if result is None or not same or not held(result.files):
+        result = save(shop.results, job.timed(store, steps, job.run(store, steps, recipe, provenance)))
+        stage(shop, steps, result)
+    if store.find(quant) and (result.withheld or held(result.files)):
+        for dropped in [*quant.tensors(store), quant, steps.shards(recipe)]:
+            store.drop(dropped)
     return result
 
 

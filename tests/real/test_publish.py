@@ -18,6 +18,7 @@ from machine import ROOT, empty_store
 
 from pipeline import matrix, run
 from pipeline.publish.folder import Folder
+from pipeline.publish.hub import Hub
 from pipeline.toolchain import tools
 
 REPO = "me/llama-GGUF"
@@ -211,6 +212,36 @@ def test_killed_while_publishing_the_next_run_ends_it(
     sent = sum(r.received for r in hub.requests if BODY.search(r.path) and r.status == 200)
     large = sum(len(content) for name, content in expected.items() if name.endswith(".gguf"))
     assert sent == large if mode else sent < 1.01 * large, "something was sent twice"
+
+
+def test_where_the_disk_is_short_a_quant_goes_when_the_hub_has_it(
+    loopback_hub, monkeypatch, machine_store, prepared, toolchain, matrix_file, expected, tmp_path
+):
+    loopback_hub.add_token(TOKEN, "me", "write")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    store = copied_store(machine_store, prepared, tmp_path / "store")
+    shop = run.Workshop(store, tmp_path / "results", Hub(store.display), lean=True)
+    path = matrix_file("llama", "Q8_0, Q4_K_M")
+    (steps,) = run.look(matrix.load(path).models, toolchain, path)
+    shop.target.check([run.planned(steps, steps.model.recipes)])
+    stage = Hub.stage
+
+    def stopped(*arguments):
+        stage(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Hub, "stage", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run.run_model(shop, steps, steps.model.recipes)
+    monkeypatch.setattr(Hub, "stage", stage)
+    run.run_model(shop, steps, steps.model.recipes)
+    assert not {"quant", "tensor"} & {artifact.kind for artifact in store.artifacts()}
+    said = store.display._stream.getvalue()
+    assert {quant: said.count(f"{quant}: quantize …") for quant in ("Q8_0", "Q4_K_M")} == {"Q8_0": 1, "Q4_K_M": 1}
+    found = main(loopback_hub)
+    assert {n: found[n] for n in found if n.endswith(".gguf")} == {
+        n: expected[n] for n in expected if n.endswith(".gguf")
+    }
 
 
 def test_jobs_here_and_the_release_there(pipeline, hub, places, matrix_file, store, machine_store, tmp_path):
