@@ -137,7 +137,9 @@ QUANTIZER(iq4_nl) {
 
 // The six bits of each scale, then the weights with the scales that these stand for.
 static void write_super(BlockIQ4_XS *restrict made, const float *restrict x, const float scales[SUB_BLOCKS]) {
-    const float scale = -largest_of(scales, SUB_BLOCKS) / 32;
+    float largest = 0; // which no NaN is, of sums that overflow
+    for (int i = 0; i < SUB_BLOCKS; ++i) largest = fabsf(scales[i]) > fabsf(largest) ? scales[i] : largest;
+    const float scale = -largest / 32;
     const float inverse = scale != 0 ? 1 / scale : 0;
     memset(made, 0, sizeof *made);
     made->scale = to_half(scale);
