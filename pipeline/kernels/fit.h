@@ -1,0 +1,253 @@
+// The scale of a sub-block of an I-quant with a grid, and its points: the best of some trials, a lane each.
+//
+// Functions here take the grid's dimensions and the numbers of groups and trials as constants, and so are all inlined.
+#ifndef FIT_H
+#define FIT_H
+
+#include "grid.h"
+
+#define INLINED static inline __attribute__((always_inline))
+#define SUB_BLOCK 32 // weights at most
+#define GROUPS 8     // points at most
+#define TRIALS 32    // at most
+#define SOME 8       // trials at a time, where most often all that begin from the same place are fewer
+#define STRIDE 64    // of trials in memory, with room to read some more
+
+typedef struct {
+    float x[SUB_BLOCK];      // without their signs
+    float weight[SUB_BLOCK]; // what their errors cost
+    float root[SUB_BLOCK];   // of the weight: what ggml takes in its place when it looks for near points
+    uint8_t signs[SUB_BLOCK / 8];
+} Sub;
+
+// Leave the signs out, a bit each. Where a type has no room for the last of 8, their number is made even by turning the
+// weight that costs the least.
+INLINED void take_signs(Sub *restrict sub, const float *restrict x, int size, int even) {
+    float cost[SUB_BLOCK];
+    int is_negative[SUB_BLOCK];
+    for (int i = 0; i < size; ++i) {
+        sub->x[i] = fabsf(x[i]);
+        is_negative[i] = x[i] < 0;
+        cost[i] = sub->weight[i] * x[i] * x[i];
+    }
+    for (int group = 0; group < size / 8; ++group) {
+        int signs = 0, negative = 0, cheapest = 0;
+        float least_cost = cost[group * 8];
+        UNROLLED for (int i = 0; i < 8; ++i) {
+            signs |= is_negative[group * 8 + i] << i;
+            negative += is_negative[group * 8 + i];
+            cheapest = cost[group * 8 + i] < least_cost ? i : cheapest;
+            least_cost = cost[group * 8 + i] < least_cost ? cost[group * 8 + i] : least_cost;
+        }
+        if (even && negative % 2) {
+            sub->x[group * 8 + cheapest] = -sub->x[group * 8 + cheapest];
+            signs ^= 1 << cheapest;
+        }
+        sub->signs[group] = (uint8_t)(even ? signs & 127 : signs);
+    }
+}
+
+// The largest of numbers of which some are not negative. As integers their bits are in the order of the numbers.
+INLINED float maximum(const float *x, int size) {
+    int32_t bits = bits_of(x[0]);
+    float largest;
+    for (int i = 1; i < size; ++i) bits = most(bits, bits_of(x[i]));
+    memcpy(&largest, &bits, sizeof largest);
+    return largest;
+}
+
+// The levels of a group of weights, with no regard for the grid.
+INLINED uint32_t levels_at(const float *x, float inverse, int dimensions) {
+    const int top = dimensions == 8 ? 2 : 7;
+    uint32_t levels = 0;
+    UNROLLED for (int i = 0; i < dimensions; ++i) {
+        levels |= (uint32_t)clamped(nearest(0.5f * (inverse * x[i] - 1)), 0, top) << 4 * i;
+    }
+    return levels;
+}
+
+INLINED float distance(uint32_t point, const float *x, const float *root, float scale, int dimensions) {
+    float sum = 0;
+    UNROLLED for (int i = 0; i < dimensions; ++i) {
+        const float apart = scale * coordinate(point, i) - x[i];
+        sum += root[i] * apart * apart;
+    }
+    return sum;
+}
+
+// Lists are read on to the end of a vector.
+static inline int whole_lanes(int count) { return (count + LANES - 1) & -LANES; }
+
+INLINED void distances(float *restrict into, const uint32_t *restrict near, int count, const float *x,
+                       const float *root, float scale, int dimensions) {
+    for (int i = 0; i < whole_lanes(count); ++i) {
+        const float found = distance(doubled(near[i], dimensions), x, root, scale, dimensions);
+        into[i] = i < count ? found : INFINITY;
+    }
+}
+
+// The first of the smallest. Bits of what is not negative are in its order, and those of NaN behind them.
+INLINED int smallest(const float *found, int count) {
+    uint32_t bits = UINT32_MAX;
+    int first = MOST_NEAR;
+    for (int i = 0; i < whole_lanes(count); ++i) {
+        const uint32_t own = (uint32_t)bits_of(found[i]);
+        bits = own < bits ? own : bits;
+    }
+    for (int i = 0; i < whole_lanes(count); ++i) {
+        first = least(first, (uint32_t)bits_of(found[i]) == bits ? i : MOST_NEAR);
+    }
+    return first;
+}
+
+INLINED uint32_t nearest_point(const Grid *grid, const Place *place, const float *x, const float *root, float scale,
+                               int dimensions) {
+    const uint32_t *near = grid->near + place->begin;
+    float found[MOST_NEAR];
+    distances(found, near, place->count, x, root, scale, dimensions);
+    return doubled(near[smallest(found, place->count)], dimensions);
+}
+
+// What each weight of a group costs at each of its levels in each trial: distances are sums of these.
+typedef struct {
+    float of[8][8][STRIDE]; // by weight, level, trial
+} Costs;
+
+INLINED void costs_of(Costs *restrict costs, const float *x, const float *root, const float *scale, int lanes,
+                      int dimensions) {
+    for (int i = 0; i < dimensions; ++i) {
+        for (int level = 0; level < (dimensions == 8 ? 3 : 8); ++level) {
+            for (int trial = 0; trial < lanes; ++trial) {
+                const float apart = scale[trial] * (float)(2 * level + 1) - x[i];
+                costs->of[i][level][trial] = root[i] * apart * apart;
+            }
+        }
+    }
+}
+
+typedef float Some __attribute__((vector_size(SOME * 4)));
+typedef int32_t SomeBits __attribute__((vector_size(SOME * 4)));
+
+INLINED Some some(const float *from) {
+    Some made;
+    memcpy(&made, from, sizeof made);
+    return made;
+}
+
+// The points of trials `first` to `end` and perhaps some more, which all begin from the same place.
+INLINED void nearest_points(const Grid *grid, const Place *place, const Costs *costs, int first, int end,
+                            uint32_t *restrict points, int dimensions) {
+    const uint32_t *near = grid->near + place->begin;
+    for (int begin = first; begin < end; begin += SOME) {
+        SomeBits least = {0}, taken = {0};
+        least |= 0x7f800000;
+        for (int i = 0; i < place->count; i += TOGETHER) {
+            UNROLLED for (int k = 0; k < TOGETHER; ++k) {
+                const uint32_t point = near[i + k];
+                Some sum = some(costs->of[0][point & 7] + begin);
+                UNROLLED for (int j = 1; j < dimensions; ++j) sum += some(costs->of[j][point >> 4 * j & 7] + begin);
+                const SomeBits is_less = sum < (Some)least;
+                least = (is_less & (SomeBits)sum) | (~is_less & least);
+                taken = (is_less & (int32_t)point) | (~is_less & taken);
+            }
+        }
+        memcpy(points + begin, &taken, sizeof taken);
+    }
+}
+
+// The points of all trials for one group of weights, from its levels.
+INLINED void points_of(const Grid *grid, const Costs *costs, const uint32_t *levels, uint32_t *restrict points,
+                       int lanes, int trials, int dimensions) {
+    uint32_t changes = 0;
+    for (int trial = 1; trial < lanes; ++trial) changes |= (uint32_t)(levels[trial] != levels[trial - 1]) << trial;
+    for (int first = 0, end; first < trials; first = end) {
+        end = changes ? __builtin_ctz(changes) : trials;
+        changes &= changes - 1;
+        const Place *place = grid->places + place_of(levels[first], dimensions);
+        if (place->number < 0) {
+            nearest_points(grid, place, costs, first, end, points, dimensions);
+        } else {
+            for (int begin = first; begin < end; begin += SOME) {
+                for (int i = 0; i < SOME; ++i) points[begin + i] = levels[first];
+            }
+        }
+    }
+}
+
+// The best scale of some trials, each with the inverse of the scale that it begins from: `scale` where none is any good.
+// `points` then become those of the best, and `off_grid` has a bit for each group that was not on the grid.
+INLINED float fit(const Grid *grid, const Sub *sub, const float *inverse, int trials, float scale,
+                  uint32_t *restrict points, int *restrict off_grid, int size, int dimensions) {
+    const int lanes = whole_lanes(trials), groups = size / dimensions;
+    Costs costs;
+    uint32_t levels[GROUPS][TRIALS], found[GROUPS][TRIALS + SOME];
+    float scales[TRIALS], sum_x[TRIALS], sum_2[TRIALS];
+    for (int trial = 0; trial < lanes; ++trial) scales[trial] = 1 / inverse[trial];
+    for (int group = 0; group < groups; ++group) {
+        const float *x = sub->x + group * dimensions, *root = sub->root + group * dimensions;
+        for (int trial = 0; trial < lanes; ++trial) levels[group][trial] = levels_at(x, inverse[trial], dimensions);
+        costs_of(&costs, x, root, scales, lanes, dimensions);
+        points_of(grid, &costs, levels[group], found[group], lanes, trials, dimensions);
+    }
+    for (int trial = 0; trial < lanes; ++trial) {
+        float by_x = 0, by_value = 0;
+        for (int group = 0; group < groups; ++group) {
+            UNROLLED for (int i = 0; i < dimensions; ++i) {
+                const float weight = sub->weight[group * dimensions + i], x = sub->x[group * dimensions + i];
+                const float value = coordinate(doubled(found[group][trial], dimensions), i);
+                by_x += weight * x * value;
+                by_value += weight * value * value;
+            }
+        }
+        sum_x[trial] = by_x;
+        sum_2[trial] = by_value;
+    }
+    float best = 0;
+    int taken = -1;
+    for (int trial = 0; trial < trials; ++trial) {
+        if (sum_2[trial] > 0 && sum_x[trial] * sum_x[trial] > best * sum_2[trial]) {
+            scale = sum_x[trial] / sum_2[trial];
+            best = scale * sum_x[trial];
+            taken = trial;
+        }
+    }
+    if (taken < 0) return scale;
+    *off_grid = 0;
+    for (int group = 0; group < groups; ++group) {
+        points[group] = doubled(found[group][taken], dimensions);
+        *off_grid |= (grid->places[place_of(levels[group][taken], dimensions)].number < 0) << group;
+    }
+    return scale;
+}
+
+// The scale once more, for the points next to it. `again` has a bit for each group that gets a point anew.
+INLINED float refit(const Grid *grid, const Sub *sub, float scale, uint32_t *restrict points, int again, int size,
+                    int dimensions) {
+    float by_x[SUB_BLOCK], by_value[SUB_BLOCK], sum_x = 0, sum_2 = 0;
+    const float inverse = 1 / scale;
+    for (int group = 0; group < size / dimensions; ++group) {
+        const float *x = sub->x + group * dimensions, *weight = sub->weight + group * dimensions;
+        if (again >> group & 1) {
+            const uint32_t levels = levels_at(x, inverse, dimensions);
+            const Place *place = grid->places + place_of(levels, dimensions);
+            points[group] = place->number >= 0 ? doubled(levels, dimensions)
+                                               : nearest_point(grid, place, x, sub->root + group * dimensions, scale, dimensions);
+        }
+        UNROLLED for (int i = 0; i < dimensions; ++i) {
+            const float value = coordinate(points[group], i);
+            by_x[group * dimensions + i] = weight[i] * x[i] * value;
+            by_value[group * dimensions + i] = weight[i] * value * value;
+        }
+    }
+    for (int i = 0; i < size; ++i) {
+        sum_x += by_x[i];
+        sum_2 += by_value[i];
+    }
+    return sum_2 > 0 ? sum_x / sum_2 : scale;
+}
+
+INLINED int number_of(const Grid *grid, uint32_t point, int dimensions) {
+    return grid->places[place_of(halved(point), dimensions)].number;
+}
+
+#endif
