@@ -1,6 +1,5 @@
 // Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0: blocks of 32 weights with a scale, and a minimum in Q4_1 and Q5_1. A lane is a block.
 #include "search.h"
-#include <float.h>
 
 #define BLOCK 32
 
@@ -43,12 +42,12 @@ static inline void pack_4_bits(const uint8_t *restrict levels, uint8_t *restrict
     for (int i = 0; i < 16; ++i) into[i] = (uint8_t)(levels[i] | levels[i + 16] << 4);
 }
 
-// The fifth bits stand together, the first one lowest.
+// The fifth bits stand together, the first one lowest: of eight bytes at a time the product has them in its last byte.
 static inline void pack_5_bits(const uint8_t *restrict levels, uint8_t *restrict high, uint8_t *restrict into) {
     for (int byte = 0; byte < 4; ++byte) {
-        int bits = 0;
-        for (int i = 0; i < 8; ++i) bits |= (levels[byte * 8 + i] >> 4 & 1) << i;
-        high[byte] = (uint8_t)bits;
+        uint64_t eight;
+        memcpy(&eight, levels + byte * 8, sizeof eight);
+        high[byte] = (uint8_t)((eight >> 4 & 0x0101010101010101) * 0x0102040810204080 >> 56);
     }
     for (int i = 0; i < 16; ++i) into[i] = (uint8_t)((levels[i] & 15) | (levels[i + 16] & 15) << 4);
 }
@@ -90,35 +89,36 @@ static inline float largest_size(const float *restrict x) {
     return size;
 }
 
-// Without an imatrix, around zero: the weight of largest size, the first of equals, becomes level 0.
-static inline float scale_alone(int top, const float *restrict x, uint8_t *restrict levels) {
-    const float size = largest_size(x), half = (float)(top / 2 + 1);
-    int first = BLOCK;
-    for (int i = 0; i < BLOCK; ++i) first = least(first, fabsf(x[i]) == size ? i : BLOCK);
-    const float scale = (size > 0 ? x[first] : 0.0f) / -half, inverse = scale != 0 ? 1.0f / scale : 0.0f;
-    // Through a signed byte, as ggml does it.
-    for (int i = 0; i < BLOCK; ++i) levels[i] = (uint8_t)least(top, (int8_t)(int)(x[i] * inverse + (half + 0.5f)));
-    return scale;
+// Without an imatrix: around zero the weight of largest size, the first of equals, becomes level 0; with a minimum the
+// levels go from the lowest weight to the highest.
+static inline void scale_alone(Type type, const float (*restrict x)[LANES], float *restrict scale,
+                               float *restrict low) {
+    float high[LANES], size[LANES] = {0}, extreme[LANES] = {0};
+    EACH_LANE low[lane] = high[lane] = x[0][lane];
+    for (int i = 0; i < BLOCK; ++i) {
+        EACH_LANE {
+            const float value = x[i][lane], this_size = fabsf(value);
+            if (type.has_minimum) {
+                low[lane] = value < low[lane] ? value : low[lane];
+                high[lane] = value > high[lane] ? value : high[lane];
+            } else {
+                extreme[lane] = this_size > size[lane] ? value : extreme[lane];
+                size[lane] = this_size > size[lane] ? this_size : size[lane];
+            }
+        }
+    }
+    const float half = (float)(type.top / 2 + 1);
+    EACH_LANE scale[lane] = type.has_minimum ? (high[lane] - low[lane]) / (float)type.top : extreme[lane] / -half;
 }
 
-// Without an imatrix, with a minimum: from the lowest weight to the highest.
-static inline float scale_minimum_alone(int top, const float *restrict x, float *minimum, uint8_t *restrict levels) {
-    float low = FLT_MAX, high = -FLT_MAX, lows[LANES], highs[LANES];
-    EACH_LANE {
-        lows[lane] = x[LANES + lane] < x[lane] ? x[LANES + lane] : x[lane];
-        highs[lane] = x[LANES + lane] > x[lane] ? x[LANES + lane] : x[lane];
-    }
-    EACH_LANE {
-        low = lows[lane] < low ? lows[lane] : low;
-        high = highs[lane] > high ? highs[lane] : high;
-    }
-    const float scale = (high - low) / (float)top, inverse = scale != 0 ? 1.0f / scale : 0.0f;
+// The levels of one block by that. ggml takes them through a signed byte, but for Q5_1, and gives that no bound either.
+static inline void levels_alone(Type type, const float *restrict x, float scale, float low, uint8_t *restrict levels) {
+    const float inverse = scale != 0 ? 1.0f / scale : 0.0f, half = (float)(type.top / 2 + 1);
     for (int i = 0; i < BLOCK; ++i) {
-        const int level = (int)((x[i] - low) * inverse + 0.5f);
-        levels[i] = (uint8_t)(top == 15 ? least(15, (int8_t)level) : level); // ggml gives Q5_1 no bound
+        const float level = type.has_minimum ? (x[i] - low) * inverse + 0.5f : x[i] * inverse + (half + 0.5f);
+        const int whole = (int)level;
+        levels[i] = (uint8_t)(type.has_minimum && type.top == 31 ? whole : least(type.top, (int8_t)whole));
     }
-    *minimum = low;
-    return scale;
 }
 
 // The mean square of the weights of each of LANES rows; of the last one again where there are fewer.
@@ -172,16 +172,16 @@ static inline void quantize(Type type, const float *restrict values, void *restr
         const int some = rows - first < LANES ? (int)(rows - first) : LANES;
         quantize_weighted(type, values + first * row, out, first * a_row, some, row, importance);
     }
-    for (int64_t block = 0; !importance && block < rows * a_row; ++block) {
-        const float *x = values + block * BLOCK;
-        float scale, minimum = 0;
-        uint8_t levels[BLOCK];
-        if (type.has_minimum) {
-            scale = scale_minimum_alone(type.top, x, &minimum, levels);
-        } else {
-            scale = scale_alone(type.top, x, levels);
+    for (int64_t first = 0; !importance && first < rows * a_row; first += LANES) {
+        const Batch from = batch(values, first, rows * a_row, BLOCK, row, NULL);
+        float x[BLOCK][LANES], scale[LANES], low[LANES];
+        side_by_side(x, from.values, BLOCK);
+        scale_alone(type, x, scale, low);
+        for (int lane = 0; lane < from.count; ++lane) {
+            uint8_t levels[BLOCK];
+            levels_alone(type, from.values[lane], scale[lane], low[lane], levels);
+            type.write(out, first + lane, scale[lane], low[lane], levels);
         }
-        type.write(out, block, scale, minimum, levels);
     }
 }
 
