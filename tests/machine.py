@@ -13,6 +13,7 @@ import platformdirs
 import pytest
 
 from pipeline import matrix, run
+from pipeline.kernels import proof
 from pipeline.progress import Display
 from pipeline.store import Store
 from pipeline.toolchain import tools
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.toolchain import Toolchain
 
 ROOT = Path(__file__).parent.parent
-SHARED = ("toolchain", "llama.cpp")
+SHARED = ("toolchain", "llama.cpp", "kernels")
 
 
 def pinned() -> Toolchain:
@@ -37,6 +38,7 @@ def opened(toolchain: Toolchain) -> Iterator[Store]:
     store = Store(Path(root).absolute(), Display())
     with store.in_use():
         tools(store, toolchain)
+        proof.proven(store, toolchain)
         yield store
 
 

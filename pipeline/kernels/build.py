@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeline import shell
+from pipeline.artifact import canonical, file_sha256
+from pipeline.errors import ToolchainError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HERE: Final = Path(__file__).parent
+SOURCES: Final = Path(__file__).parent
 LIBRARY: Final = "libkernels.so"
-# No flag changes what an operation rounds to: none of -ffast-math, but that sqrtf need not set errno. Without
-# contraction into fused multiply-adds, as ggml is built.
+# No flag changes what an operation rounds to. Of what -ffast-math stands for there is only that sqrtf sets no errno.
+# Without contraction into fused multiply-adds, as ggml is built.
 FLAGS: Final = ("-std=c11", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared")
 
 
-def compiler() -> str | None:
-    """Return the command of the C compiler that there is: that in CC, else the usual names."""
-    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        if name and (words := shlex.split(name)) and shutil.which(words[0]):
-            return name
+class Compiler(NamedTuple):
+    command: str
+    version: str
+    """What it says of itself."""
+
+
+def compiler() -> Compiler | None:
+    """Return the C compiler: the one in CC, else by the usual names; None where none answers."""
+    for command in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        if command and shutil.which(shlex.split(command)[0]):
+            with contextlib.suppress(ToolchainError):
+                asked = shell.run([*shlex.split(command), "--version"], cwd=SOURCES, doing="asking for its version")
+                return Compiler(command, asked.stdout)
     return None
 
 
-def sources() -> list[Path]:
-    return sorted(HERE.glob("*.c"))
+def digest(sources: Path = SOURCES) -> str:
+    """Return what names the kernels as they are written: SHA-256 over the files and the flags."""
+    files = {path.name: file_sha256(path) for path in sorted(sources.glob("*.[ch]"))}
+    return hashlib.sha256(canonical([files, FLAGS])).hexdigest()
 
 
-def sources_digest() -> str:
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(HERE.glob("*.[ch]"))}
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+def types(sources: Path = SOURCES) -> list[str]:
+    """Return the types that there is a kernel for."""
+    declared = (sources / "kernels.h").read_text(encoding="utf-8")
+    return [name.upper() for name in re.findall(r"^QUANTIZER\((\w+)\);", declared, re.MULTILINE)]
 
 
-def build(into: Path, command: str, flags: Sequence[str] = FLAGS, sources_: Sequence[Path] | None = None) -> Path:
-    """Compile the kernels into the directory; return the library.
-
-    Raises `ToolchainError` where the compiler refuses.
-    """
-    library = into / LIBRARY
-    words = [*shlex.split(command), *flags, *(sources_ or sources()), "-o", library, "-lm"]
-    shell.run(words, cwd=into, doing="building the kernels")
+def build(room: Path, command: str, sources: Path = SOURCES, flags: Sequence[str] = FLAGS) -> Path:
+    """Compile the kernels into `room`; return the library. Raises `ToolchainError` where the compiler refuses."""
+    library = room / LIBRARY
+    words = [*shlex.split(command), *flags, *sorted(sources.glob("*.c")), "-o", library, "-lm"]
+    shell.run(words, cwd=room, doing="building the kernels")
     return library
