@@ -5,6 +5,7 @@
 #define FIT_H
 
 #include "grid.h"
+#include <pthread.h>
 
 #define INLINED static inline __attribute__((always_inline))
 #define SUB_BLOCK 32 // weights at most
@@ -249,5 +250,31 @@ INLINED float refit(const Grid *grid, const Sub *sub, float scale, uint32_t *res
 INLINED int number_of(const Grid *grid, uint32_t point, int dimensions) {
     return grid->places[place_of(halved(point), dimensions)].number;
 }
+
+// "Should never happen", says ggml: a scale of the other sign, for which all signs turn.
+INLINED void turn(float *restrict scale, uint8_t *restrict signs, int size, int mask) {
+    if (!(*scale < 0)) return;
+    *scale = -*scale;
+    for (int i = 0; i < size / 8; ++i) signs[i] = (uint8_t)(~signs[i] & mask);
+}
+
+// The four bits of a sub-block's scale.
+static inline int small_scale(float scale, float inverse) {
+    return clamped(nearest(0.5f * (inverse * scale - 1)), 0, 15);
+}
+
+// Body of a quantizer by `block_of(made, x, importance, mean)`, where `mean` is `factor` times the mean square.
+#define EACH_SUPER_BLOCK(Block, block_of, factor)                                                                      \
+    static pthread_once_t once = PTHREAD_ONCE_INIT;                                                                    \
+    Block *made = out;                                                                                                 \
+    const int64_t blocks = rows * (row / SUPER);                                                                       \
+    float sums[AHEAD];                                                                                                 \
+    pthread_once(&once, prepare);                                                                                      \
+    for (int64_t block = 0; block < blocks; ++block, ++made) {                                                         \
+        const float *x = values + block * SUPER;                                                                       \
+        if (block % AHEAD == 0) sums_of_squares(sums, x, SUPER, blocks - block);                                       \
+        block_of(made, x, importance ? importance + block * SUPER % row : NULL, factor * sums[block % AHEAD] / SUPER); \
+    }                                                                                                                  \
+    return (size_t)blocks * sizeof(Block)
 
 #endif

@@ -1,7 +1,6 @@
 // IQ3_XXS and IQ3_S: super-blocks of 256 weights in sub-blocks of 32, four weights as a point of a grid of 256 or 512.
 #include "fit.h"
 #include "tables.h"
-#include <pthread.h>
 
 #define SIZE 32
 #define SUB_BLOCKS (SUPER / SIZE)
@@ -42,12 +41,6 @@ static void inverses(float inverse[TRIALS], int around, float largest) {
     for (int trial = 0; trial < TRIALS; ++trial) inverse[trial] = (15 + (float)(trial - around) * 0.2f) / largest;
 }
 
-static void turn(float *scale, uint8_t signs[4], int mask) {
-    if (!(*scale < 0)) return;
-    *scale = -*scale;
-    for (int i = 0; i < 4; ++i) signs[i] = (uint8_t)(~signs[i] & mask);
-}
-
 static float fit_xxs(Sub *sub, uint32_t points[POINTS]) {
     const float largest = maximum(sub->x, SIZE);
     float inverse[TRIALS];
@@ -57,12 +50,9 @@ static float fit_xxs(Sub *sub, uint32_t points[POINTS]) {
     inverses(inverse, 15, largest);
     float scale = fit(&GRID_XXS, sub, inverse, 31, largest / 15, points, &off_grid, SIZE, 4);
     if (off_grid && scale > 0) scale = refit(&GRID_XXS, sub, scale, points, off_grid, SIZE, 4);
-    turn(&scale, sub->signs, 127);
+    turn(&scale, sub->signs, SIZE, 127);
     return scale;
 }
-
-// Four bits of a sub-block's scale.
-static int level_of(float scale, float inverse) { return clamped(nearest(0.5f * (inverse * scale - 1)), 0, 15); }
 
 static void block_xxs(BlockIQ3_XXS *restrict made, const float *restrict x, const float *restrict columns, float mean) {
     float scales[SUB_BLOCKS], largest = 0;
@@ -88,7 +78,7 @@ static void block_xxs(BlockIQ3_XXS *restrict made, const float *restrict x, cons
     const float scale = largest / 31, inverse = 1 / scale;
     made->scale = to_half(scale * 1.0125f);
     for (int i = 0; i < SUB_BLOCKS; ++i) {
-        last[i] |= (uint32_t)level_of(scales[i], inverse) << 28;
+        last[i] |= (uint32_t)small_scale(scales[i], inverse) << 28;
         for (int j = 0; j < 4; ++j) made->signs_and_scales[i][j] = (uint8_t)(last[i] >> 8 * j);
     }
 }
@@ -101,7 +91,7 @@ static float fit_s(Sub *sub, uint32_t points[POINTS]) {
     inverses(inverse, 9, largest);
     float scale = fit(&GRID_S, sub, inverse, 19, largest / 15, points, &off_grid, SIZE, 4);
     if (off_grid && scale > 0) scale = refit(&GRID_S, sub, scale, points, (1 << POINTS) - 1, SIZE, 4);
-    turn(&scale, sub->signs, 255);
+    turn(&scale, sub->signs, SIZE, 255);
     return scale;
 }
 
@@ -129,22 +119,9 @@ static void block_s(BlockIQ3_S *restrict made, const float *restrict x, const fl
     if (largest == 0) return;
     const float scale = largest / 31, inverse = 1 / scale;
     made->scale = to_half(scale * 1.033f);
-    for (int i = 0; i < SUB_BLOCKS; ++i) made->scales[i / 2] |= (uint8_t)(level_of(scales[i], inverse) << i % 2 * 4);
+    for (int i = 0; i < SUB_BLOCKS; ++i) made->scales[i / 2] |= (uint8_t)(small_scale(scales[i], inverse) << i % 2 * 4);
 }
 
-#define SUPER_BLOCKS(Block, block_of)                                                                                  \
-    static pthread_once_t once = PTHREAD_ONCE_INIT;                                                                    \
-    Block *made = out;                                                                                                 \
-    const int64_t blocks = rows * (row / SUPER);                                                                       \
-    float sums[AHEAD];                                                                                                 \
-    pthread_once(&once, prepare);                                                                                      \
-    for (int64_t block = 0; block < blocks; ++block, ++made) {                                                         \
-        const float *x = values + block * SUPER;                                                                       \
-        if (block % AHEAD == 0) sums_of_squares(sums, x, SUPER, blocks - block);                                       \
-        block_of(made, x, importance ? importance + block * SUPER % row : NULL, 2 * sums[block % AHEAD] / SUPER);      \
-    }                                                                                                                  \
-    return (size_t)blocks * sizeof(Block)
+QUANTIZER(iq3_xxs) { EACH_SUPER_BLOCK(BlockIQ3_XXS, block_xxs, 2); }
 
-QUANTIZER(iq3_xxs) { SUPER_BLOCKS(BlockIQ3_XXS, block_xxs); }
-
-QUANTIZER(iq3_s) { SUPER_BLOCKS(BlockIQ3_S, block_s); }
+QUANTIZER(iq3_s) { EACH_SUPER_BLOCK(BlockIQ3_S, block_s, 2); }

@@ -162,7 +162,7 @@ static inline void levels_of(int n, int low, int high, const float *restrict x, 
 static inline void search_scales(int n, int top, const float (*restrict x)[LANES], const float (*restrict w)[LANES],
                                  float *restrict scale, uint8_t (*restrict levels)[LANES]) {
     float largest[LANES] = {0}, inverse[LANES], first[LANES], least_error[LANES] = {0};
-    int now[16][LANES];
+    int now[32][LANES];
     for (int i = 0; i < n; ++i) {
         EACH_LANE largest[lane] = largest[lane] > x[i][lane] ? largest[lane] : x[i][lane];
     }
