@@ -31,10 +31,6 @@ static int list(const Grid *grid, const int distances[MOST_POINTS], uint32_t *ne
             near[count++] = grid->points[number];
         }
     }
-    for (; count % TOGETHER; ++count) {
-        if (count == room) abort();
-        near[count] = near[count - 1];
-    }
     return count;
 }
 
@@ -42,6 +38,15 @@ static uint32_t levels_of(int place, const Grid *grid) {
     uint32_t levels = 0;
     for (int i = 0; i < grid->dimensions; ++i, place /= grid->levels) levels |= (uint32_t)(place % grid->levels) << 4 * i;
     return levels;
+}
+
+static uint16_t steps_of(uint32_t levels) {
+    uint16_t steps = 0;
+    for (int i = 0; i < 8; ++i) {
+        const int level = levels >> 4 * i & 15;
+        steps |= (uint16_t)((level >= 1) << i | (level >= 2) << (i + 8));
+    }
+    return steps;
 }
 
 void grid_prepare(const Grid *grid) {
@@ -53,7 +58,8 @@ void grid_prepare(const Grid *grid) {
     for (int place = 0; place < GRID_PLACES(grid->dimensions); ++place) {
         if (grid->places[place].number >= 0) continue;
         measure(grid, levels_of(place, grid), distances);
-        const int count = list(grid, distances, grid->near + begin, grid->room - LANES - begin);
+        const int count = list(grid, distances, grid->near + begin, grid->room - MANY - begin);
+        for (int i = begin; grid->steps && i < begin + count; ++i) grid->steps[i] = steps_of(grid->near[i]);
         grid->places[place].begin = begin;
         grid->places[place].count = (uint16_t)count;
         begin += count;

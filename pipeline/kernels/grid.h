@@ -9,8 +9,8 @@
 
 #include "super.h"
 
-#define TOGETHER 2 // lists are as long as a multiple of this: the last point is there several times
-#define MOST_NEAR 304 // points in a list, with room for the last LANES; the longest has 292
+#define MANY 32    // points at a time, in sums of 16 bits
+#define MOST_NEAR 320 // points in a list, with room for the last vector; the longest has 292
 
 typedef struct {
     int32_t begin;  // of the list, for what is not on the grid
@@ -25,11 +25,12 @@ typedef struct {
     int levels;
     int rings; // how many different distances the points in a list may have
     Place *places;
-    uint32_t *near; // all lists, of points as twice their levels and one
-    int room;       // in `near`
+    uint32_t *near;  // all lists
+    uint16_t *steps; // the same in a bit for each step up: level 1 or 2 of the eight weights, then 2; or NULL
+    int room;        // in both
 } Grid;
 
-// Fill in `places` and `near`.
+// Fill in `places` and the lists.
 void grid_prepare(const Grid *grid);
 
 #define GRID_PLACES(dimensions) ((dimensions) == 8 ? 6561 : 4096)

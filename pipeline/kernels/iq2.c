@@ -28,9 +28,10 @@ typedef struct {
 
 static Place places_xxs[6561], places_xs[6561], places_s[6561];
 static uint32_t near_xxs[120000], near_xs[190000], near_s[60000];
-static const Grid GRID_XXS = {IQ2_XXS_POINTS, 256, 8, 3, 2, places_xxs, near_xxs, sizeof near_xxs / 4};
-static const Grid GRID_XS = {IQ2_XS_POINTS, 512, 8, 3, 2, places_xs, near_xs, sizeof near_xs / 4};
-static const Grid GRID_S = {IQ2_S_POINTS, 1024, 8, 3, 1, places_s, near_s, sizeof near_s / 4};
+static uint16_t steps_xxs[120000], steps_xs[190000];
+static const Grid GRID_XXS = {IQ2_XXS_POINTS, 256, 8, 3, 2, places_xxs, near_xxs, steps_xxs, sizeof near_xxs / 4};
+static const Grid GRID_XS = {IQ2_XS_POINTS, 512, 8, 3, 2, places_xs, near_xs, steps_xs, sizeof near_xs / 4};
+static const Grid GRID_S = {IQ2_S_POINTS, 1024, 8, 3, 1, places_s, near_s, NULL, sizeof near_s / 4};
 
 static void prepare(void) {
     grid_prepare(&GRID_XXS);

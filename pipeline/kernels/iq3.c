@@ -22,8 +22,8 @@ typedef struct {
 
 static Place places_xxs[4096], places_s[4096];
 static uint32_t near_xxs[30000], near_s[36000];
-static const Grid GRID_XXS = {IQ3_XXS_POINTS, 256, 4, 8, 2, places_xxs, near_xxs, sizeof near_xxs / 4};
-static const Grid GRID_S = {IQ3_S_POINTS, 512, 4, 8, 3, places_s, near_s, sizeof near_s / 4};
+static const Grid GRID_XXS = {IQ3_XXS_POINTS, 256, 4, 8, 2, places_xxs, near_xxs, NULL, sizeof near_xxs / 4};
+static const Grid GRID_S = {IQ3_S_POINTS, 512, 4, 8, 3, places_s, near_s, NULL, sizeof near_s / 4};
 
 static void prepare(void) {
     grid_prepare(&GRID_XXS);
