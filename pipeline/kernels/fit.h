@@ -153,11 +153,11 @@ INLINED void nearest_of(const uint32_t *restrict near, int count, const Costs *c
 //
 // Distances are sum of w (s q - x)^2, and what tells points apart in them is s times f(s) = sum of w (s q^2 - 2 q x),
 // which is a line in s. Where f of one point is above f of another at both ends of a range of scales, it is so within.
-// From q = 1, a step up to 3 adds w (8 s - 4 x) to f, and one to 5 adds w (16 s - 4 x): 16 steps for 8 weights. They
-// are rounded to integers so that all together stay below 16,000. Two sums of them are then wrong by 16 at most. What
-// ggml computes is wrong by 14 * 2^-24 * sum of w (5 s + |x|)^2 at most, and half of the unit is more than that as long
-// as |x| <= 12 s, since the unit is at least sum of w 8 s / 16,000. So what is more than MARGIN above another point at
-// both ends is not taken within.
+// A step up from a to b adds w (s (b^2 - a^2) - 2 (b - a) x) to f: 16 steps for 8 weights. They are rounded to integers
+// so that all together stay below 16,000. Two sums of them are then wrong by 16 at most. What ggml computes is wrong by
+// 14 * 2^-24 * sum of w (s q + |x|)^2 at most, which is less than half of the unit as long as |x| is some scales at most
+// (`reach`: 12 for 1, 3, 5 and 7 for a step of 1), since the unit is at least sum of w 2 (b - a)^2 s / 16,000. So what is
+// more than MARGIN above another point at both ends is not taken within.
 #define MARGIN 19
 #define FEW 16 // points, for which it is not worth it
 
@@ -166,23 +166,26 @@ typedef struct {
     int are_exact; // enough for the above
 } Steps;
 
-INLINED void steps_of(Steps *restrict steps, const float *x, const float *root, float largest, float smallest_scale) {
-    float sum = 0, reach = 0, sum_w = 0;
+// `first`, `second`: b^2 - a^2 of both steps; `double_step`: 2 (b - a).
+INLINED void steps_of(Steps *restrict steps, const float *x, const float *weight, float largest, float smallest_scale,
+                      float first, float second, float double_step, float reach) {
+    float sum = 0, sum_w = 0, largest_x = 0;
     UNROLLED for (int i = 0; i < 8; ++i) {
-        const float large = fabsf(8 * largest - 4 * x[i]) + fabsf(16 * largest - 4 * x[i]);
-        const float small = fabsf(8 * smallest_scale - 4 * x[i]) + fabsf(16 * smallest_scale - 4 * x[i]);
-        sum += root[i] * (large > small ? large : small);
-        sum_w += root[i];
-        reach = reach > fabsf(x[i]) ? reach : fabsf(x[i]);
+        const float by_x = double_step * x[i];
+        const float large = fabsf(first * largest - by_x) + fabsf(second * largest - by_x);
+        const float small = fabsf(first * smallest_scale - by_x) + fabsf(second * smallest_scale - by_x);
+        sum += weight[i] * (large > small ? large : small);
+        sum_w += weight[i];
+        largest_x = largest_x > fabsf(x[i]) ? largest_x : fabsf(x[i]);
     }
     const float unit = 16000 / sum;
     for (int i = 0; i < 8; ++i) {
-        steps->by_scale[i] = 8 * root[i] * unit;
-        steps->by_scale[i + 8] = 16 * root[i] * unit;
-        steps->by_x[i] = steps->by_x[i + 8] = 4 * root[i] * x[i] * unit;
+        steps->by_scale[i] = first * weight[i] * unit;
+        steps->by_scale[i + 8] = second * weight[i] * unit;
+        steps->by_x[i] = steps->by_x[i + 8] = double_step * weight[i] * x[i] * unit;
     }
     steps->are_exact = sum > 0x1p-60f && sum < 0x1p60f && sum_w < 0x1p60f && smallest_scale > 0x1p-40f &&
-                       largest < 0x1p40f && reach <= 12 * smallest_scale;
+                       largest < 0x1p40f && largest_x <= reach * smallest_scale;
 }
 
 typedef int16_t Many __attribute__((vector_size(MANY * 2)));
@@ -256,7 +259,7 @@ INLINED uint32_t nearest_point(const Grid *grid, const Place *place, const float
     int count = place->count;
     if (grid->steps && count > FEW) {
         Steps steps;
-        steps_of(&steps, x, root, scale, scale);
+        steps_of(&steps, x, root, scale, scale, 8, 16, 4, 12);
         if (steps.are_exact) {
             count = may_be_nearest(near, grid->steps + place->begin, count, &steps, scale, scale, left);
             near = left;
@@ -300,7 +303,7 @@ INLINED float fit(const Grid *grid, const Sub *sub, const float *inverse, int tr
         const float *x = sub->x + group * dimensions, *root = sub->root + group * dimensions;
         for (int trial = 0; trial < lanes; ++trial) levels[group][trial] = levels_at(x, inverse[trial], dimensions);
         costs_of(&costs, x, root, scales, lanes, dimensions);
-        if (with_steps) steps_of(&steps, x, root, scales[0], scales[trials - 1]);
+        if (with_steps) steps_of(&steps, x, root, scales[0], scales[trials - 1], 8, 16, 4, 12);
         points_of(grid, &costs, with_steps ? &steps : NULL, scales, levels[group], found[group], lanes, trials,
                   dimensions);
     }
