@@ -108,7 +108,7 @@ def proven(store: Store, toolchain: Toolchain) -> Kernels:
     made = store.get(Proof(toolchain, compiler))
     verdicts = json.loads(made.file(VERDICTS).read_bytes())
     if (why := verdicts.pop("", None)) is not None:
-        say(f"warning: ggml's own quantizers are used, since {why}")
+        say(f"warning: ggml's own quantizers are used: {why}")
         return Kernels(None)
     for name, verdict in verdicts.items():
         if verdict != SAME:

@@ -76,16 +76,30 @@ class Pair:
         ggml.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
         self.needs_imatrix = bool(ggml.ggml_quantize_requires_imatrix(type_.number))
 
-    def different(self, values: NDArray[np.float32], importance: NDArray[np.float32] | None) -> int:
-        """Return how many bytes the two make differently of rows of the same weights."""
+    def by_ggml(self, values: NDArray[np.float32], importance: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+        """Return what ggml makes of rows of the same weights, and untouched bytes behind it."""
         rows, row = values.shape
-        size = rows * row // self.type.block * self.type.size
-        theirs, ours = np.full(size + GUARD, 0xA5, np.uint8), np.full(size + GUARD, 0xA5, np.uint8)
-        matrix: Any = None if importance is None else importance.ctypes.data
-        source = values.ctypes.data
-        self._ggml(self.type.number, source, theirs.ctypes.data, 0, rows, row, matrix)
-        made = int(self._kernel(source, ours.ctypes.data, rows, row, matrix))
-        return int(np.count_nonzero(theirs != ours) + (made != size))
+        out, matrix = self._out(values), _address(importance)
+        self._ggml(self.type.number, values.ctypes.data, out.ctypes.data, 0, rows, row, matrix)
+        return out
+
+    def by_kernel(self, values: NDArray[np.float32], importance: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+        rows, row = values.shape
+        out = self._out(values)
+        made = self._kernel(values.ctypes.data, out.ctypes.data, rows, row, _address(importance))
+        return out if made == out.size - GUARD else out[:0]
+
+    def different(self, values: NDArray[np.float32], importance: NDArray[np.float32] | None) -> int:
+        """Return how many bytes the two make differently; all, where the kernel says that it made more or fewer."""
+        theirs, ours = self.by_ggml(values, importance), self.by_kernel(values, importance)
+        return int(np.count_nonzero(theirs != ours)) if ours.size else theirs.size
+
+    def _out(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return np.full(values.size // self.type.block * self.type.size + GUARD, 0xA5, np.uint8)
+
+
+def _address(importance: NDArray[np.float32] | None) -> Any:
+    return None if importance is None else importance.ctypes.data
 
 
 def odd_rows(random: np.random.Generator, row: int) -> NDArray[np.float32]:
@@ -95,6 +109,13 @@ def odd_rows(random: np.random.Generator, row: int) -> NDArray[np.float32]:
     signs = random.choice([-1.0, 1.0], row)
     outlier, lone = noise / 100, np.zeros(row)
     outlier[at], lone[at] = 50 * signs[at], noise[at]
+    few = random.standard_normal(4)[random.integers(4, size=row)]
+    # Scales that lie between two halves, from the least to the largest, in types with 127, 8 and 15 steps.
+    between = (1 + (2 * random.integers(1 << 10, size=row) + 1) / (1 << 11)) * 2.0 ** random.integers(-25, 16, row)
+    ties = np.where(np.arange(row) % 32 == 7, between * random.choice([127, 8, 15], row), 0)
+    # Levels just below a half, in the same types.
+    halves = np.nextafter((random.integers(-4, 4, row) + 0.5).astype(np.float32), np.float32(0))
+    nearly = np.where(np.arange(row) % 32 == 7, random.choice([127, -8, -16], row), halves)
     made = [
         np.zeros(row),
         np.full(row, -0.0),
@@ -110,6 +131,11 @@ def odd_rows(random: np.random.Generator, row: int) -> NDArray[np.float32]:
         np.round(noise * 4) / 4,
         random.integers(-8, 8, row) + 0.5,
         random.integers(-1, 2, row),
+        few,
+        few.clip(None, 0) - 1,
+        ties,
+        ties * signs,
+        nearly,
         noise * np.exp(3 * random.standard_normal(row)),
         random.standard_t(2, row) / 50,
         noise * 1e-39,  # subnormal
@@ -143,6 +169,7 @@ def importances(random: np.random.Generator, row: int) -> list[NDArray[np.float3
         np.where(some < 0.5, 0, usual),
         np.where(np.arange(row) // 32 % 2, 0, usual),
         np.where(some < 0.1, 1e6, 1e-6),
+        np.where(some < 0.2, 0.1, 0),
         lone,
         np.zeros(row),
         usual * 1e-20,
@@ -177,7 +204,7 @@ def main(say: Callable[[str], None] = lambda text: print(text, flush=True)) -> N
         say(f"try {type_.name}")
         pair = Pair(ggml, kernels, type_)
         wrong = sum(prove(pair, np.random.default_rng([job.seed, number])) for number in range(job.rounds))
-        say(f"differs {type_.name}: {wrong} bytes" if wrong else f"same {type_.name}")
+        say(f"differs {type_.name}: {wrong} bytes differ" if wrong else f"same {type_.name}")
 
 
 if __name__ == "__main__":
