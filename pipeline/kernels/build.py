@@ -28,6 +28,9 @@ DOING: Final = "building the kernels"
 # Without contraction into fused multiply-adds, as ggml is built.
 FLAGS: Final = ("-std=c11", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
 
+# For compilers that do not know the machine's own processor by that name.
+PORTABLE: Final = tuple(flag for flag in FLAGS if flag != "-march=native")
+
 
 class Compiler(NamedTuple):
     command: str

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.ggml import LIBRARY, NUMBERS
 from pipeline.gguf_file import SIZES
-from pipeline.kernels import proof, prove
+from pipeline.kernels import build, proof, prove
 from pipeline.toolchain import tools
 from tests.machine import opened, pinned
 
@@ -52,12 +52,12 @@ def main() -> None:
     options = parser.parse_args()
     toolchain = pinned()
     with opened(toolchain) as store:
-        kernels = proof.proven(store, toolchain)
+        kernels = proof.proven(store, toolchain, options.types or build.types())
         libraries = tools(store, toolchain).path(LIBRARY), kernels.library
     if kernels.library is None:
         raise SystemExit("There are no kernels on this machine.")
     print(f"{'':8} {'imatrix':7} {'ggml':>8} {'kernel':>8}  ratio  of wall time  bytes compared  different")
-    for name in options.types or kernels.types:
+    for name in kernels.types:
         for made in measure(libraries, name, options.weights // ROW, options.repeats):
             print(
                 f"{made.type:8} {'with' if made.imatrix else 'without':7} {made.rates[0]:6.1f} M {made.rates[1]:6.1f} M"
