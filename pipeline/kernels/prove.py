@@ -77,26 +77,29 @@ class Pair:
         ggml.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
         self.needs_imatrix = bool(ggml.ggml_quantize_requires_imatrix(type_.number))
 
-    def by_ggml(self, values: NDArray[np.float32], importance: NDArray[np.float32] | None) -> NDArray[np.uint8]:
-        """Return what ggml makes of rows of the same weights, and untouched bytes behind it."""
-        rows, row = values.shape
-        out, matrix = self._out(values), _address(importance)
-        self._ggml(self.type.number, values.ctypes.data, out.ctypes.data, 0, rows, row, matrix)
-        return out
+    def out(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return room for what rows become, and the guard behind it."""
+        return np.full(values.size // self.type.block * self.type.size + GUARD, 0xA5, np.uint8)
 
-    def by_kernel(self, values: NDArray[np.float32], importance: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    def by_ggml(
+        self, values: NDArray[np.float32], importance: NDArray[np.float32] | None, out: NDArray[np.uint8]
+    ) -> int:
+        """Quantize rows of the same weights; return the bytes written."""
         rows, row = values.shape
-        out = self._out(values)
-        made = self._kernel(values.ctypes.data, out.ctypes.data, rows, row, _address(importance))
-        return out if made == out.size - GUARD else out[:0]
+        address = _address(importance)
+        return int(self._ggml(self.type.number, values.ctypes.data, out.ctypes.data, 0, rows, row, address))
+
+    def by_kernel(
+        self, values: NDArray[np.float32], importance: NDArray[np.float32] | None, out: NDArray[np.uint8]
+    ) -> int:
+        rows, row = values.shape
+        return int(self._kernel(values.ctypes.data, out.ctypes.data, rows, row, _address(importance)))
 
     def different(self, values: NDArray[np.float32], importance: NDArray[np.float32] | None) -> int:
-        """Return how many bytes the two make differently; all, where the kernel says that it made more or fewer."""
-        theirs, ours = self.by_ggml(values, importance), self.by_kernel(values, importance)
-        return int(np.count_nonzero(theirs != ours)) if ours.size else theirs.size
-
-    def _out(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        return np.full(values.size // self.type.block * self.type.size + GUARD, 0xA5, np.uint8)
+        """Return how many bytes the two make differently; all, where they do not say that they made as many."""
+        theirs, ours = self.out(values), self.out(values)
+        same_size = self.by_ggml(values, importance, theirs) == self.by_kernel(values, importance, ours)
+        return int(np.count_nonzero(theirs != ours)) if same_size else theirs.size
 
 
 def _address(importance: NDArray[np.float32] | None) -> Any:
