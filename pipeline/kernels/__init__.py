@@ -1,11 +1,11 @@
 """Quantizers that give ggml's bytes, several times faster than ggml's scalar C: see kernels.h.
 
-They are C, and not numba, after both were tried on two families, with an imatrix, all of it with ggml's bytes. Million
-weights a second of one core's CPU time (Xeon with AVX-512, GCC 12, numba 0.68 with 64 lanes, its best):
+They are C, and not numba, after both were tried on two families, with an imatrix, both with ggml's bytes. Million
+weights a second of one core's CPU time, in one run (Xeon with AVX-512, GCC 12, numba 0.68 with 64 lanes, its best):
 
            ggml   C   numba
-    Q4_0     23  138     44
-    Q4_1      6   57     22
+    Q4_0     24  137     71
+    Q4_1      6   55     31
 
 C is also what reads better here. It has ggml's own types, so that a line can be held against ggml's; in numba each
 literal needs a type, or is a double, and rounding to an integer by its bits goes through a view of a second array. And
