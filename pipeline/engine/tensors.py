@@ -12,7 +12,7 @@ from pipeline.artifact import Named, digest_of
 from pipeline.engine import worker
 from pipeline.engine.worker import Job, Work
 from pipeline.ggml import LIBRARY, NUMBERS, row_bytes
-from pipeline.gguf_file import shown
+from pipeline.gguf_file import TYPES, shown
 from pipeline.kernels import proof
 from pipeline.toolchain import PATIENT
 
@@ -108,7 +108,7 @@ class Workshop:
 
     def _run(self, works: list[Work], path: Path, watch: Callable[[str], None]) -> None:
         importance = self.importance
-        kernels = proof.proven(self.store, self.toolchain)
+        kernels = proof.proven(self.store, self.toolchain, {TYPES[work.type] for work in works})
         job = Job(
             library=str(self.llama.path(LIBRARY)),
             reference=str(self.reference.path),

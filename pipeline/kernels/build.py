@@ -8,21 +8,28 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeline import shell
 from pipeline.artifact import canonical, file_sha256
 from pipeline.errors import ToolchainError
+from pipeline.toolchain import threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SOURCES: Final = Path(__file__).parent
 LIBRARY: Final = "libkernels.so"
+DOING: Final = "building the kernels"
 # No flag changes what an operation rounds to. Of what -ffast-math stands for there is only that sqrtf sets no errno.
 # Without contraction into fused multiply-adds, as ggml is built.
-FLAGS: Final = ("-std=c11", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared")
+FLAGS: Final = ("-std=c11", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
+
+# For compilers that do not know the machine's own processor by that name.
+PORTABLE: Final = tuple(flag for flag in FLAGS if flag != "-march=native")
 
 
 class Compiler(NamedTuple):
@@ -56,6 +63,14 @@ def types(sources: Path = SOURCES) -> list[str]:
 def build(room: Path, command: str, sources: Path = SOURCES, flags: Sequence[str] = FLAGS) -> Path:
     """Compile the kernels into `room`; return the library. Raises `ToolchainError` where the compiler refuses."""
     library = room / LIBRARY
-    words = [*shlex.split(command), *flags, *sorted(sources.glob("*.c")), "-o", library, "-lm"]
-    shell.run(words, cwd=room, doing="building the kernels")
+    words = [*shlex.split(command), *flags]
+    with tempfile.TemporaryDirectory(dir=room) as scratch, ThreadPoolExecutor(threads()) as pool:
+
+        def compiled(source: Path) -> Path:
+            into = Path(scratch, source.with_suffix(".o").name)
+            shell.run([*words, "-c", source, "-o", into], cwd=room, doing=DOING)
+            return into
+
+        objects = list(pool.map(compiled, sorted(sources.glob("*.c"))))
+        shell.run([*words, "-shared", *objects, "-o", library, "-lm"], cwd=room, doing=DOING)
     return library

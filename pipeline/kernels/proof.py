@@ -1,8 +1,11 @@
-"""Which kernels may stand in for ggml on this machine: those that gave its bytes in every case, and no others."""
+"""Which kernels may stand in for ggml on this machine: those that gave its bytes in every case, and no others.
+
+The library is built once a machine and compiler, and each type is proven once a toolchain, when it is first wanted:
+some of ggml's own quantizers take seconds to begin.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from dataclasses import dataclass
@@ -18,23 +21,27 @@ from pipeline.kernels import build, prove
 from pipeline.toolchain import PATIENT, tools
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pipeline.kernels.build import Compiler
     from pipeline.progress import Task
     from pipeline.store import Store
     from pipeline.toolchain import Toolchain
 
-VERDICTS: Final = "proof.json"
+FAILURE: Final = "failure.txt"
+VERDICT: Final = "verdict.txt"
+SAME: Final = "same"
 # ggml would start a debugger where it gives up.
 ENVIRONMENT: Final = {**PATIENT, "GGML_NO_BACKTRACE": "1"}
-SAME: Final = "same"
 
 
 @dataclass(frozen=True)
-class Proof(Step):
-    """The kernels as this machine's compiler makes them, and `proof.json`: what became of each type against ggml."""
+class Library(Step):
+    """The kernels as this machine's compiler makes them; where it does not, `failure.txt`."""
 
-    toolchain: Toolchain
     compiler: Compiler
+    machine: str
+    """What they are built for."""
     sources: Path = build.SOURCES
     kind: ClassVar[str] = "kernels"
     # Built for this machine's processor, and run here: nobody else has a use for it, or is to have a hand in it.
@@ -42,25 +49,48 @@ class Proof(Step):
 
     @property
     def label(self) -> str:
-        return f"build kernels and hold them against llama.cpp {self.toolchain.source.commit}"
+        return "build the fast quantizers"
+
+    def inputs(self) -> dict[str, Any]:
+        return {"sources": build.digest(self.sources), "compiler": list(self.compiler), "machine": self.machine}
+
+    def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
+        for flags in (build.FLAGS, build.PORTABLE):
+            try:
+                build.build(room, self.compiler.command, self.sources, flags)
+            except ToolchainError as error:
+                (room / FAILURE).write_text(str(error))
+            else:
+                (room / FAILURE).unlink(missing_ok=True)
+                return
+
+
+@dataclass(frozen=True)
+class Proof(Step):
+    """`verdict.txt`: `SAME`, or what is wrong with the kernel of a type, for the end of a sentence."""
+
+    library: Library
+    toolchain: Toolchain
+    type: str
+    kind: ClassVar[str] = "proof"
+    shared: ClassVar[bool] = False  # as the library
+
+    @property
+    def label(self) -> str:
+        return f"hold the fast quantizer of {self.type} against llama.cpp {self.toolchain.source.commit}"
 
     def inputs(self) -> dict[str, Any]:
         return {
-            "toolchain": digest_of(self.toolchain),  # of this machine
-            "kernels": build.digest(self.sources),
+            "library": digest_of(self.library),
+            "toolchain": digest_of(self.toolchain),
+            "type": self.type,
             "proof": file_sha256(Path(prove.__file__)),
-            "compiler": list(self.compiler),
         }
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
-        try:
-            library = build.build(room, self.compiler.command, self.sources)
-        except ToolchainError as error:
-            verdicts = {"": f"the kernels do not build: {error}"}
-        else:
-            ggml = tools(store, self.toolchain).path(LIBRARY)
-            verdicts = compared(ggml, library, build.types(self.sources), room)
-        (room / VERDICTS).write_text(json.dumps(verdicts, indent=1) + "\n")
+        ggml = tools(store, self.toolchain).path(LIBRARY)
+        library = store.get(self.library).file(build.LIBRARY)
+        (room / VERDICT).write_text(compared(ggml, library, self.type, room))
 
 
 @dataclass(frozen=True)
@@ -71,46 +101,42 @@ class Kernels:
     types: tuple[str, ...] = ()
 
 
-def compared(ggml: Path, library: Path, types: list[str], room: Path, rounds: int = 1, seed: int = 0) -> dict[str, str]:
-    """Return what became of each type: `SAME`, or what is wrong with it, for the end of a sentence.
-
-    Where the program dies, that is the verdict on the type that it was at, and it is started again for the rest.
-    """
-    verdicts: dict[str, str] = {}
+def compared(ggml: Path, library: Path, type_: str, room: Path, rounds: int = 1, seed: int = 0) -> str:
+    """Return what becomes of a type: `SAME`, or what is wrong with its kernel, for the end of a sentence."""
     job = room / "job"
-    while left := [name for name in types if name not in verdicts]:
-        kinds = [prove.Type(name, NUMBERS[name], *SIZES[name]) for name in left]
-        prove.Job(str(ggml), str(library), kinds, seed, rounds).write(job)
-        printed: list[str] = []
-        command = [sys.executable, "-P", prove.__file__, job]
-        ended = "the program that compares them says nothing of it"
-        try:
-            shell.run(command, cwd=room, env=ENVIRONMENT, doing="comparing kernels with ggml", watch=printed.append)
-        except ToolchainError as error:
-            ended = str(error)
-        said = re.findall(r"^(try|same|differs) (\S+?)(?:: (.*))?$", "".join(printed), re.MULTILINE)
-        verdicts |= {name: why or word for word, name, why in said if word != "try"}
-        tried = [name for word, name, _ in said if word == "try" and name not in verdicts]
-        verdicts |= dict.fromkeys(tried or [name for name in left if name not in verdicts], ended)
-    job.unlink(missing_ok=True)
-    return verdicts
+    prove.Job(str(ggml), str(library), prove.Type(type_, NUMBERS[type_], *SIZES[type_]), seed, rounds).write(job)
+    command = [sys.executable, "-P", prove.__file__, job]
+    try:
+        printed = shell.run(command, cwd=room, env=ENVIRONMENT, doing="comparing it with ggml").stdout
+    except ToolchainError as error:
+        return str(error)
+    finally:
+        job.unlink()
+    # ggml may have something to say, too.
+    said = re.findall(r"^(\d+) bytes differ$", printed, re.MULTILINE)
+    return SAME if said == ["0"] else f"{said[-1]} bytes differ" if said else "nothing came of comparing it with ggml"
 
 
-def proven(store: Store, toolchain: Toolchain) -> Kernels:
-    """Return what the worker may call, building and proving it where this machine has not done so yet.
+def proven(store: Store, toolchain: Toolchain, types: Iterable[str]) -> Kernels:
+    """Return what the worker may call for these types, building and proving what this machine has not yet.
 
     What cannot be had is said once a run, and left to ggml.
     """
     say = store.display.say_once
+    wanted = sorted(set(build.types()) & set(types))
+    if not wanted:
+        return Kernels(None)
     if (compiler := build.compiler()) is None:
         say("warning: there is no C compiler (cc, gcc, clang, or CC) for the fast quantizers, so ggml's own are used.")
         return Kernels(None)
-    made = store.get(Proof(toolchain, compiler))
-    verdicts = json.loads(made.file(VERDICTS).read_bytes())
-    if (why := verdicts.pop("", None)) is not None:
-        say(f"warning: ggml's own quantizers are used, since {why}")
+    step = Library(compiler, toolchain.machine)
+    library = store.get(step)
+    if FAILURE in library.files:
+        say(f"warning: ggml's own quantizers are used: {library.file(FAILURE).read_text()}")
         return Kernels(None)
+    verdicts = {name: store.get(Proof(step, toolchain, name)).file(VERDICT).read_text() for name in wanted}
     for name, verdict in verdicts.items():
         if verdict != SAME:
             say(f"warning: the fast quantizer of {name} is not used here, ggml's own is: {verdict}")
-    return Kernels(made.file(build.LIBRARY), tuple(name for name, verdict in verdicts.items() if verdict == SAME))
+    same = tuple(name for name, verdict in verdicts.items() if verdict == SAME)
+    return Kernels(library.file(build.LIBRARY), same)
