@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pipeline import shell
 from pipeline.artifact import canonical, file_sha256
 from pipeline.errors import ToolchainError
+from pipeline.kernels import tables
 from pipeline.toolchain import threads
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def compiler() -> Compiler | None:
 
 
 def digest(sources: Path = SOURCES) -> str:
-    """Return what names the kernels as they are written: SHA-256 over the files and the flags."""
+    """Return what names the kernels as they are written: SHA-256 over the files, their tables and the flags."""
     files = {path.name: file_sha256(path) for path in sorted(sources.glob("*.[ch]"))}
-    return hashlib.sha256(canonical([files, FLAGS])).hexdigest()
+    return hashlib.sha256(canonical([files, tables.header(), FLAGS])).hexdigest()
 
 
 def types(sources: Path = SOURCES) -> list[str]:
@@ -65,12 +66,13 @@ def build(room: Path, command: str, sources: Path = SOURCES, flags: Sequence[str
     library = room / LIBRARY
     words = [*shlex.split(command), *flags]
     with tempfile.TemporaryDirectory(dir=room) as scratch, ThreadPoolExecutor(threads()) as pool:
+        Path(scratch, tables.HEADER).write_text(tables.header(), encoding="utf-8")
 
         def compiled(source: Path) -> Path:
             into = Path(scratch, source.with_suffix(".o").name)
-            shell.run([*words, "-c", source, "-o", into], cwd=room, doing=DOING)
+            shell.run([*words, "-I", scratch, "-c", source, "-o", into], cwd=room, doing=DOING)
             return into
 
         objects = list(pool.map(compiled, sorted(sources.glob("*.c"))))
-        shell.run([*words, "-shared", *objects, "-o", library, "-lm"], cwd=room, doing=DOING)
+        shell.run([*words, "-shared", *objects, "-o", library, "-lm", "-pthread"], cwd=room, doing=DOING)
     return library

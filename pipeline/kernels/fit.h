@@ -121,13 +121,13 @@ INLINED void costs_of(Costs *restrict costs, const float *x, const float *root, 
 typedef float Some __attribute__((vector_size(SOME * 4)));
 typedef int32_t SomeBits __attribute__((vector_size(SOME * 4)));
 
-// What weight i of a point costs in some trials; `from` are the costs of the first of these. Four bits of a point times
-// the bytes of a level are an offset, without a multiplication.
-INLINED Some cost(const char *from, uint32_t point, int i) {
+// Add what weight i of a point costs in some trials; `from` are the costs of the first of these. Four bits of a point
+// times the bytes of a level are an offset, without a multiplication.
+INLINED void add_cost(Some *restrict sum, const char *from, uint32_t point, int i) {
     const uint32_t level = (i < 2 ? point << (8 - 4 * i) : point >> (4 * i - 8)) & 0x700;
-    Some made;
-    memcpy(&made, from + i * (int)sizeof(float[8][STRIDE]) + level, sizeof made);
-    return made;
+    Some cost;
+    memcpy(&cost, from + i * (int)sizeof(float[8][STRIDE]) + level, sizeof cost);
+    *sum += cost;
 }
 
 // Of some points the nearest in each trial from `first` to `end` and perhaps some more.
@@ -139,8 +139,8 @@ INLINED void nearest_of(const uint32_t *restrict near, int count, const Costs *c
         least |= 0x7f800000;
         for (int i = 0; i < count; ++i) {
             const uint32_t point = near[i];
-            Some sum = cost(from, point, 0);
-            UNROLLED for (int j = 1; j < dimensions; ++j) sum += cost(from, point, j);
+            Some sum = {0};
+            UNROLLED for (int j = 0; j < dimensions; ++j) add_cost(&sum, from, point, j);
             const SomeBits is_less = sum < (Some)least;
             least = (is_less & (SomeBits)sum) | (~is_less & least);
             taken = (is_less & (int32_t)point) | (~is_less & taken);

@@ -7,7 +7,7 @@
 #ifndef GRID_H
 #define GRID_H
 
-#include "super.h"
+#include "i_types.h"
 
 #define MANY 32    // points at a time, in sums of 16 bits
 #define MOST_NEAR 320 // points in a list, with room for the last vector; the longest has 292

@@ -1,6 +1,6 @@
 // IQ4_NL and IQ4_XS: 32 weights with one scale, as indices into a table of 16 values that are not evenly spaced.
 // IQ4_XS quantizes the scales of 8 such sub-blocks to six bits.
-#include "super.h"
+#include "i_types.h"
 
 #define SIZE 32
 #define SUB_BLOCKS (SUPER / SIZE)

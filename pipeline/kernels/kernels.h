@@ -2,7 +2,7 @@
 //
 // Every function takes `rows` rows of `row` weights, a whole number of blocks, and writes them to `out`, row after row.
 // `importance` is NULL, or holds one weight for each column, for all rows. Returns the bytes that were written.
-// None keeps anything between calls or allocates memory, so that threads may call them at will.
+// None keeps anything between calls but tables that are made once, or allocates memory: threads may call them at will.
 #ifndef KERNELS_H
 #define KERNELS_H
 
@@ -24,5 +24,15 @@ QUANTIZER(q3_k);
 QUANTIZER(q4_k);
 QUANTIZER(q5_k);
 QUANTIZER(q6_k);
+
+QUANTIZER(iq1_s);
+QUANTIZER(iq1_m);
+QUANTIZER(iq2_xxs);
+QUANTIZER(iq2_xs);
+QUANTIZER(iq2_s);
+QUANTIZER(iq3_xxs);
+QUANTIZER(iq3_s);
+QUANTIZER(iq4_nl);
+QUANTIZER(iq4_xs);
 
 #endif

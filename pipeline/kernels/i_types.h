@@ -1,6 +1,6 @@
 // What the I-quants share. Their blocks are few and each needs many trials, so here a lane is a trial, or a weight.
-#ifndef SUPER_H
-#define SUPER_H
+#ifndef I_TYPES_H
+#define I_TYPES_H
 
 #include "lanes.h"
 
