@@ -1,5 +1,7 @@
-"""What is particular to the kernels of the I-quants: weights on their grids and halfway between points, equal weights
-that have to be sorted, scales at which shortcuts are not exact, and tables that several threads want at once.
+"""What is particular to the kernels of the I-quants.
+
+Weights on their grids and halfway between points, equal weights that have to be sorted, scales at which shortcuts are
+not exact, and tables that several threads want at once.
 """
 
 from __future__ import annotations

@@ -29,5 +29,5 @@ def header() -> str:
     for name in GRIDS:
         found = points(name)
         numbers = [", ".join(f"{point:#x}" for point in found[at : at + 12]) for at in range(0, len(found), 12)]
-        lines += [f"static const uint32_t {name}_POINTS[{len(found)}] = {{", *(f"    {line}," for line in numbers), "};"]
+        lines += [f"static const uint32_t {name}_POINTS[{len(found)}] = {{", *(f"    {row}," for row in numbers), "};"]
     return "\n".join([*lines, ""])
