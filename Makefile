@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test act zoo bench simulate lint format setup clean
+.PHONY: demo test act zoo bench fuzz-kernels simulate lint format setup clean
 
 demo: $(READY)
 	$(BIN)/python -m pipeline demo
@@ -24,6 +24,11 @@ zoo: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/bench/gate.py
 	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.ladder
+	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.kernels
+
+# What each machine does once before it uses a kernel, two hundred times with other numbers: long.
+fuzz-kernels: $(READY)
+	PYTHONPATH=.:tests $(BIN)/python -m tests.fuzz.kernels
 
 # A thousand models on paper: prints docs/scale.md as it would be now.
 simulate: $(READY)

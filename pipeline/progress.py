@@ -33,6 +33,7 @@ class Display:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._actions = os.environ.get("GITHUB_ACTIONS") == "true"
+        self._said: set[str] = set()
         self._bars: Progress | None = None
         if self._stream.isatty() and not self._actions:
             columns = (
@@ -48,6 +49,12 @@ class Display:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=self._stream, flush=True)
+
+    def say_once(self, text: str) -> None:
+        """Say what would be said of every quant in the same words."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
 
     @contextmanager
     def step(self, label: str) -> Iterator[Task]:

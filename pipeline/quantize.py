@@ -94,8 +94,9 @@ class Quant(Step):
 
     def _workshop(self, store: Store) -> Workshop:
         reference, matrix = store.get(self.reference).file(REFERENCE), self._matrix(store)
-        llama, importance = tools(store, self.reference.toolchain), imatrix.read(matrix) if matrix else None
-        return Workshop(store, llama, gguf_file.read(reference), importance, f"making {self.job}")
+        toolchain, importance = self.reference.toolchain, imatrix.read(matrix) if matrix else None
+        llama = tools(store, toolchain)
+        return Workshop(store, toolchain, llama, gguf_file.read(reference), importance, f"making {self.job}")
 
     def _plan(self, shop: Workshop) -> tuple[str, tuple[Part, ...]]:
         """Return what llama-quantize prints of a dry run, and what becomes of each tensor by that."""

@@ -178,8 +178,13 @@ class Toolchain(Step):
             "source": digest_of(self.source),
             "flags": [*FLAGS, *PLACEMENT, *_without_amx()],
             "cuda": self.cuda,
-            "machine": _processor(),
+            "machine": self.machine,
         }
+
+    @property
+    def machine(self) -> str:
+        """What is built here is built for."""
+        return _processor()
 
     def make(self, room: Path, store: Store, task: Task) -> None:
         tree = store.get(self.source).file("tree")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.toolchain import Toolchain
 
 ROOT = Path(__file__).parent.parent
-SHARED = ("toolchain", "llama.cpp")
+SHARED = ("toolchain", "llama.cpp", "kernels", "proof")
 
 
 def pinned() -> Toolchain:
@@ -59,8 +59,9 @@ def model_directory(tmp_path_factory):
 
 
 def empty_store(machine_store: Store, root: Path) -> Store:
-    """A store with the toolchain and no more."""
+    """A store with the toolchain, and what is proven of kernels, and no more."""
     root.mkdir()
     for kind in SHARED:
+        (machine_store.root / kind).mkdir(exist_ok=True)
         (root / kind).symlink_to(machine_store.root / kind)
     return Store(root, Display(io.StringIO()))

@@ -238,7 +238,7 @@ def test_a_long_row_is_a_piece_of_its_own(tmp_path, monkeypatch):
 
 
 def test_importance_is_the_mean_and_one_for_who_saw_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "Ggml", lambda _library: None)
+    monkeypatch.setattr(worker, "Ggml", lambda *_: None)
     (tmp_path / "reference").write_bytes(b"")
     (tmp_path / "imatrix").write_bytes(np.array([3.0, 0, 2.5, 6, 9, 5, 7, 1.5, 3], "<f4").tobytes())
     for legacy, count, expected in (

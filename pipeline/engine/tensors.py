@@ -12,7 +12,8 @@ from pipeline.artifact import Named, digest_of
 from pipeline.engine import worker
 from pipeline.engine.worker import Job, Work
 from pipeline.ggml import LIBRARY, NUMBERS, row_bytes
-from pipeline.gguf_file import shown
+from pipeline.gguf_file import TYPES, shown
+from pipeline.kernels import proof
 from pipeline.toolchain import PATIENT
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.imatrix import Imatrix, ImatrixFile
     from pipeline.progress import Task
     from pipeline.store import Store
-    from pipeline.toolchain import Tools
+    from pipeline.toolchain import Toolchain, Tools
 
 DATA = "data"
 # ggml makes its tables by OpenMP, whose threads then wait for more; and it would start a debugger where it gives up.
@@ -77,7 +78,9 @@ class Workshop:
     """What tensors are quantized with, and from."""
 
     store: Store
+    toolchain: Toolchain
     llama: Tools
+    """Those of the toolchain."""
     reference: GGUFFile
     importance: ImatrixFile | None
     doing: str
@@ -105,6 +108,7 @@ class Workshop:
 
     def _run(self, works: list[Work], path: Path, watch: Callable[[str], None]) -> None:
         importance = self.importance
+        kernels = proof.proven(self.store, self.toolchain, {TYPES[work.type] for work in works})
         job = Job(
             library=str(self.llama.path(LIBRARY)),
             reference=str(self.reference.path),
@@ -112,6 +116,8 @@ class Workshop:
             legacy=importance is not None and importance.legacy,
             threads=self.llama.threads,
             works=works,
+            kernels=str(kernels.library) if kernels.library else None,
+            proven={name: NUMBERS[name] for name in kernels.types},
         )
         job.write(path)
         # By its path, and without the modules beside it: it needs nothing of ours.

@@ -37,7 +37,7 @@ from pipeline.toolchain import tools
 from pipeline.weights import from_f32
 from tests import ggufs
 from tests.given import Given
-from tests.machine import opened, pinned
+from tests.machine import SHARED, opened, pinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,7 +155,8 @@ def peaks() -> tuple[int, int]:
 @contextmanager
 def scratch_store(root: Path, shared: Store) -> Iterator[Store]:
     with tempfile.TemporaryDirectory(dir=root) as scratch, Path(os.devnull).open("w") as nowhere:
-        for kind in ("toolchain", "llama.cpp"):
+        for kind in SHARED:
+            (shared.root / kind).mkdir(exist_ok=True)
             (Path(scratch) / kind).symlink_to(shared.root / kind)
         yield Store(Path(scratch), Display(nowhere))
 

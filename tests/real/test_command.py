@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import leftovers, weights
-from machine import empty_store
+from machine import SHARED, empty_store
 
 KINDS = ("reference", "imatrix", "logits", "quant", "answer", "quality", "speed")
 
@@ -103,7 +103,7 @@ def test_a_corrupted_safetensors_is_refused_before_any_work(command, store, matr
     code, _, err = command("run", path)
     assert code == 2
     assert re.fullmatch(rf"{path}:5:5: \S+ is damaged: its header promises .*Download it again\.\n", err)
-    assert {a.kind for a in store.artifacts()} <= {"toolchain", "llama.cpp"}
+    assert {a.kind for a in store.artifacts()} <= {*SHARED}
 
 
 def test_an_architecture_that_llama_cpp_does_not_know(command, matrix_file, model_directory, tmp_path):

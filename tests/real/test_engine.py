@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import struct
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import ggufs
@@ -25,6 +27,7 @@ from pipeline.convert import REFERENCE
 from pipeline.engine import plan, worker
 from pipeline.errors import ToolchainError
 from pipeline.ggml import LIBRARY, Quantizer
+from pipeline.kernels import build, proof
 from pipeline.quantize import FALLBACKS, QUANT, Quant
 from pipeline.recipe import QUANT_TYPES, TENSOR_TYPES, builtin
 from pipeline.result import Recipe
@@ -293,6 +296,29 @@ def test_a_reference_that_is_not_finite_and_a_worker_that_dies(bench):
     killer.start()
     assert "was killed by SIGKILL while making tiny/given:Q4_K_M" in refused(bench, quant)
     killer.join()
+
+
+def test_a_kernel_that_is_wrong_makes_no_byte(bench, tmp_path, monkeypatch):
+    """With a kernel that would have made other bytes, and without any compiler, the file is what it was."""
+    quant = bench.model()
+    sources = tmp_path / "sources"
+    shutil.copytree(build.SOURCES, sources)
+    text = (sources / "k_minimum.c").read_text()
+    assert "weigh(now, 2)" in text
+    (sources / "k_minimum.c").write_text(text.replace("weigh(now, 2)", "weigh(now, 1)"))
+    for kind in ("kernels", "proof"):
+        (bench.ours.root / kind).unlink()
+    with monkeypatch.context() as planted:
+        planted.setattr(proof, "Library", partial(proof.Library, sources=sources))
+        assert bench.differs(quant) == []
+    made = {a.label.split()[5]: a.file(proof.VERDICT).read_text() for a in bench.ours.artifacts() if a.kind == "proof"}
+    assert made["Q4_K"].endswith("bytes differ")
+    assert made["Q6_K"] == proof.SAME
+    said = bench.ours.display._stream.getvalue()
+    assert said.count("warning: the fast quantizer of Q4_K is not used here, ggml's own is: ") == 1
+    monkeypatch.setattr(build, "compiler", lambda: None)
+    assert bench.differs(replace(quant, recipe=builtin("Q5_K_S"))) == []
+    assert "warning: there is no C compiler" in bench.ours.display._stream.getvalue()
 
 
 def children(script):

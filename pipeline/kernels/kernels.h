@@ -1,0 +1,38 @@
+// Quantizers that give the bytes of ggml_quantize_chunk (ggml/src/ggml-quants.c), several times faster.
+//
+// Every function takes `rows` rows of `row` weights, a whole number of blocks, and writes them to `out`, row after row.
+// `importance` is NULL, or holds one weight for each column, for all rows. Returns the bytes that were written.
+// None keeps anything between calls but tables that are made once, or allocates memory: threads may call them at will.
+#ifndef KERNELS_H
+#define KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define QUANTIZER(type)                                                                                                \
+    size_t quantize_##type(const float *restrict values, void *restrict out, int64_t rows, int64_t row,                \
+                           const float *restrict importance)
+
+QUANTIZER(q4_0);
+QUANTIZER(q4_1);
+QUANTIZER(q5_0);
+QUANTIZER(q5_1);
+QUANTIZER(q8_0);
+
+QUANTIZER(q2_k);
+QUANTIZER(q3_k);
+QUANTIZER(q4_k);
+QUANTIZER(q5_k);
+QUANTIZER(q6_k);
+
+QUANTIZER(iq1_s);
+QUANTIZER(iq1_m);
+QUANTIZER(iq2_xxs);
+QUANTIZER(iq2_xs);
+QUANTIZER(iq2_s);
+QUANTIZER(iq3_xxs);
+QUANTIZER(iq3_s);
+QUANTIZER(iq4_nl);
+QUANTIZER(iq4_xs);
+
+#endif

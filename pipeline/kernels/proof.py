@@ -1,0 +1,142 @@
+"""Which kernels may stand in for ggml on this machine: those that gave its bytes in every case, and no others.
+
+The library is built once a machine and compiler, and each type is proven once a toolchain, when it is first wanted:
+some of ggml's own quantizers take seconds to begin.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from pipeline import shell
+from pipeline.artifact import Step, digest_of, file_sha256
+from pipeline.errors import ToolchainError
+from pipeline.ggml import LIBRARY, NUMBERS
+from pipeline.gguf_file import SIZES
+from pipeline.kernels import build, prove
+from pipeline.toolchain import PATIENT, tools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pipeline.kernels.build import Compiler
+    from pipeline.progress import Task
+    from pipeline.store import Store
+    from pipeline.toolchain import Toolchain
+
+FAILURE: Final = "failure.txt"
+VERDICT: Final = "verdict.txt"
+SAME: Final = "same"
+# ggml would start a debugger where it gives up.
+ENVIRONMENT: Final = {**PATIENT, "GGML_NO_BACKTRACE": "1"}
+
+
+@dataclass(frozen=True)
+class Library(Step):
+    """The kernels as this machine's compiler makes them; where it does not, `failure.txt`."""
+
+    compiler: Compiler
+    machine: str
+    """What they are built for."""
+    sources: Path = build.SOURCES
+    kind: ClassVar[str] = "kernels"
+    # Built for this machine's processor, and run here: nobody else has a use for it, or is to have a hand in it.
+    shared: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        return "build the fast quantizers"
+
+    def inputs(self) -> dict[str, Any]:
+        return {"sources": build.digest(self.sources), "compiler": list(self.compiler), "machine": self.machine}
+
+    def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
+        for flags in (build.FLAGS, build.PORTABLE):
+            try:
+                build.build(room, self.compiler.command, self.sources, flags)
+            except ToolchainError as error:
+                (room / FAILURE).write_text(str(error))
+            else:
+                (room / FAILURE).unlink(missing_ok=True)
+                return
+
+
+@dataclass(frozen=True)
+class Proof(Step):
+    """`verdict.txt`: `SAME`, or what is wrong with the kernel of a type, for the end of a sentence."""
+
+    library: Library
+    toolchain: Toolchain
+    type: str
+    kind: ClassVar[str] = "proof"
+    shared: ClassVar[bool] = False  # as the library
+
+    @property
+    def label(self) -> str:
+        return f"hold the fast quantizer of {self.type} against llama.cpp {self.toolchain.source.commit}"
+
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "library": digest_of(self.library),
+            "toolchain": digest_of(self.toolchain),
+            "type": self.type,
+            "proof": file_sha256(Path(prove.__file__)),
+        }
+
+    def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
+        ggml = tools(store, self.toolchain).path(LIBRARY)
+        library = store.get(self.library).file(build.LIBRARY)
+        (room / VERDICT).write_text(compared(ggml, library, self.type, room))
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What the worker may call."""
+
+    library: Path | None
+    types: tuple[str, ...] = ()
+
+
+def compared(ggml: Path, library: Path, type_: str, room: Path, rounds: int = 1, seed: int = 0) -> str:
+    """Return what becomes of a type: `SAME`, or what is wrong with its kernel, for the end of a sentence."""
+    job = room / "job"
+    prove.Job(str(ggml), str(library), prove.Type(type_, NUMBERS[type_], *SIZES[type_]), seed, rounds).write(job)
+    command = [sys.executable, "-P", prove.__file__, job]
+    try:
+        printed = shell.run(command, cwd=room, env=ENVIRONMENT, doing="comparing it with ggml").stdout
+    except ToolchainError as error:
+        return str(error)
+    finally:
+        job.unlink()
+    # ggml may have something to say, too.
+    said = re.findall(r"^(\d+) bytes differ$", printed, re.MULTILINE)
+    return SAME if said == ["0"] else f"{said[-1]} bytes differ" if said else "nothing came of comparing it with ggml"
+
+
+def proven(store: Store, toolchain: Toolchain, types: Iterable[str]) -> Kernels:
+    """Return what the worker may call for these types, building and proving what this machine has not yet.
+
+    What cannot be had is said once a run, and left to ggml.
+    """
+    say = store.display.say_once
+    wanted = sorted(set(build.types()) & set(types))
+    if not wanted:
+        return Kernels(None)
+    if (compiler := build.compiler()) is None:
+        say("warning: there is no C compiler (cc, gcc, clang, or CC) for the fast quantizers, so ggml's own are used.")
+        return Kernels(None)
+    step = Library(compiler, toolchain.machine)
+    library = store.get(step)
+    if FAILURE in library.files:
+        say(f"warning: ggml's own quantizers are used: {library.file(FAILURE).read_text()}")
+        return Kernels(None)
+    verdicts = {name: store.get(Proof(step, toolchain, name)).file(VERDICT).read_text() for name in wanted}
+    for name, verdict in verdicts.items():
+        if verdict != SAME:
+            say(f"warning: the fast quantizer of {name} is not used here, ggml's own is: {verdict}")
+    same = tuple(name for name, verdict in verdicts.items() if verdict == SAME)
+    return Kernels(library.file(build.LIBRARY), same)

@@ -1,0 +1,206 @@
+"""The kernels against ggml's own quantizers, and what becomes of one that differs, crashes or cannot be built."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import shutil
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from machine import empty_store
+
+from pipeline.ggml import LIBRARY, NUMBERS
+from pipeline.gguf_file import SIZES
+from pipeline.kernels import build, proof, prove
+from pipeline.kernels.proof import Kernels
+from pipeline.progress import Display
+from pipeline.store import Store
+from pipeline.toolchain import tools
+
+TYPES = build.types()
+# Without what makes vectors of the lanes: what any compiler and any processor understand.
+PLAIN = [flag for flag in build.FLAGS if flag not in ("-O3", "-march=native")]
+
+
+@pytest.fixture(scope="module")
+def ggml(machine_store, toolchain):
+    return tools(machine_store, toolchain).path(LIBRARY)
+
+
+@pytest.fixture(scope="module")
+def pairs(machine_store, toolchain, ggml):
+    libraries = ctypes.CDLL(str(ggml)), ctypes.CDLL(str(proof.proven(machine_store, toolchain, TYPES).library))
+    return {name: prove.Pair(*libraries, prove.Type(name, NUMBERS[name], *SIZES[name])) for name in TYPES}
+
+
+@pytest.fixture
+def store(machine_store, tmp_path):
+    """A store with the toolchain, and no kernels yet."""
+    store = empty_store(machine_store, tmp_path / "store")
+    for kind in ("kernels", "proof"):
+        (store.root / kind).unlink()
+    store.display = Display(io.StringIO())
+    return store
+
+
+def said(store):
+    return [line for line in store.display._stream.getvalue().splitlines() if "warning" in line]
+
+
+def numbers(largest, smallest=None):
+    low = -largest if smallest is None else smallest
+    return st.floats(low, largest, width=32) | st.sampled_from([0.0, 0.5, 1.0, largest])
+
+
+@st.composite
+def rows(draw):
+    """Rows of weights, and a weight a column or none. Numbers of one size, mostly, with a few of another among them."""
+    count, row = draw(st.sampled_from([1, 2, 5, 17])), draw(st.sampled_from([256, 512]))
+    size = draw(st.sampled_from([1e-39, 1e-15, 1e-6, 1.0, 1e5, 1e9]))
+    seed = draw(st.integers(0, 1 << 32))
+    noise = np.random.default_rng(seed).standard_normal((count, row)) * draw(st.sampled_from([0, 1])) * size
+    few = draw(arrays(np.float32, (count, row), elements=numbers(2.0**30), fill=st.just(np.nan)))
+    values = np.where(np.isnan(few), noise, few).astype(np.float32)
+    weights = arrays(np.float32, row, elements=numbers(2.0**40, 0.0), fill=numbers(2.0**10, 0.0))
+    return values, draw(weights)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", TYPES)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=rows())
+def test_the_same_bytes_as_ggml(pairs, name, drawn):
+    values, importance = drawn
+    pair = pairs[name]
+    for matrix in [importance] if pair.needs_imatrix else [None, importance]:
+        assert pair.different(values, matrix) == 0
+
+
+@pytest.mark.real
+def test_every_kernel_is_proven_on_this_machine(machine_store, toolchain):
+    assert proof.proven(machine_store, toolchain, [*TYPES, "F16"]).types == tuple(sorted(TYPES))
+
+
+@pytest.mark.real
+def test_the_plain_loops_are_right_without_vectors(ggml, tmp_path):
+    library = build.build(tmp_path, build.compiler().command, flags=["-O1", *PLAIN])
+    assert {proof.compared(ggml, library, name, tmp_path) for name in TYPES} == {proof.SAME}
+
+
+FAULTS = {
+    # A trial fewer, where there is an imatrix.
+    ("legacy.c", "-0.9f, 0.05f, 36, 0", "-0.9f, 0.05f, 35, 0"),
+    # A byte too far.
+    ("legacy.c", "return (size_t)blocks * sizeof(BlockQ8_0);", "made->scale = 0; return blocks * sizeof(BlockQ8_0);"),
+    # The wrong size.
+    ("k_symmetric.c", "return (size_t)blocks * sizeof(BlockQ3_K);", "return 0;"),
+    ("k_symmetric.c", "pack_6_bits(levels, made);", "__builtin_trap();"),
+}
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """The kernels with faults planted."""
+    sources = tmp_path_factory.mktemp("faulty")
+    for path in build.SOURCES.glob("*.[ch]"):
+        shutil.copyfile(path, sources / path.name)
+    for name, right, wrong in FAULTS:
+        text = (sources / name).read_text()
+        assert right in text, name
+        (sources / name).write_text(text.replace(right, wrong))
+    return sources
+
+
+@pytest.fixture
+def planted(store, toolchain, faulty, monkeypatch):
+    """The store, where the kernels are those with faults."""
+    monkeypatch.setattr(proof, "Library", partial(proof.Library, sources=faulty))
+    return store
+
+
+@pytest.mark.real
+def test_a_kernel_that_differs_or_crashes_is_not_used(planted, toolchain):
+    wrong = {"Q4_1", "Q8_0", "Q3_K", "Q6_K"}
+    kernels = proof.proven(planted, toolchain, [*wrong, "Q4_0", "Q4_K"])
+    assert kernels.types == ("Q4_0", "Q4_K")
+    assert kernels.library.is_file()
+    warned = said(planted)
+    assert len(warned) == len(wrong)
+    for name in wrong:
+        (line,) = [line for line in warned if f"quantizer of {name} is not used" in line]
+        assert ("was killed by SIG" if name == "Q6_K" else " bytes differ") in line
+    proof.proven(planted, toolchain, wrong)
+    assert said(planted) == warned  # once a run
+    assert sorted(a.kind for a in planted.artifacts() if a.kind in {"kernels", "proof"}) == ["kernels", *["proof"] * 6]
+
+
+@pytest.mark.real
+def test_kernels_that_do_not_compile_are_done_without(store, toolchain, tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "legacy.c").write_text("no C")
+    monkeypatch.setattr(proof, "Library", partial(proof.Library, sources=broken))
+    assert proof.proven(store, toolchain, ["Q4_0"]) == Kernels(None)
+    (warned,) = said(store)
+    assert "ggml's own quantizers are used: " in warned
+
+
+@pytest.mark.real
+def test_a_compiler_that_does_not_know_this_processor(tmp_path, toolchain, store):
+    picky = tmp_path / "picky"
+    picky.write_text('#!/bin/sh\ncase "$*" in *native*) exit 1;; esac\nexec cc -O0 "$@"\n')
+    picky.chmod(0o755)
+    made = store.get(proof.Library(build.Compiler(str(picky), ""), "this one"))
+    assert list(made.files) == [build.LIBRARY]
+
+
+def test_no_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "cc-that-is-not-there -pipe")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    store = Store(tmp_path / "store", Display(io.StringIO()))
+    assert proof.proven(store, None, ["Q4_K"]) == proof.proven(store, None, ["Q4_K"]) == Kernels(None)
+    (warned,) = said(store)
+    assert "there is no C compiler" in warned
+
+
+def test_types_without_a_kernel_need_no_compiler(tmp_path):
+    assert proof.proven(SimpleNamespace(display=Display()), None, ["F16", "BF16"]) == Kernels(None)
+
+
+@pytest.mark.programs
+def test_the_compiler_is_the_first_one_that_answers(tmp_path, monkeypatch):
+    for name, answer in {"mine": "echo mine $1", "cc": "exit 1", "gcc": "echo gcc"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    monkeypatch.setenv("CC", "mine -pipe")
+    assert build.compiler() == ("mine -pipe", "mine -pipe\n")
+    monkeypatch.delenv("CC")
+    assert build.compiler() == ("gcc", "gcc\n")
+
+
+@pytest.mark.parametrize(
+    ("printed", "verdict"),
+    [
+        ("0 bytes differ\n", "same"),
+        ("of ggml's\n0 bytes differ\n", "same"),
+        ("7 bytes differ\n", "7 bytes differ"),
+        ("10 bytes differ\n", "10 bytes differ"),
+        ("", "nothing came of comparing it with ggml"),
+    ],
+)
+def test_what_the_proof_prints(monkeypatch, tmp_path, printed, verdict):
+    monkeypatch.setattr(proof.shell, "run", lambda *_, **__: SimpleNamespace(stdout=printed))
+    assert proof.compared(tmp_path / "ggml", tmp_path / "kernels", "Q4_0", tmp_path) == verdict
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_types_have_a_block_that_is_known():
+    assert len(set(TYPES)) == len(TYPES) >= 10
+    assert all(name in SIZES and name in NUMBERS for name in TYPES)
