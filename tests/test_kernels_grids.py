@@ -48,7 +48,7 @@ def levels(name):
     return np.array([[point >> 4 * i & 15 for i in range(count)] for point in tables.points(name)])
 
 
-@pytest.mark.parametrize(("name", "size"), zip(tables.GRIDS, (2048, 256, 512, 1024, 256, 512), strict=True))
+@pytest.mark.parametrize(("name", "size"), [*zip(tables.GRIDS, (2048, 256, 512, 1024, 256, 512), strict=True)])
 def test_the_tables(name, size):
     points = levels(name)
     assert len(np.unique(points, axis=0)) == len(points) == size
