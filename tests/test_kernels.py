@@ -90,7 +90,7 @@ def test_every_kernel_is_proven_on_this_machine(machine_store, toolchain):
 @pytest.mark.real
 def test_the_plain_loops_are_right_without_vectors(ggml, tmp_path):
     library = build.build(tmp_path, build.compiler().command, flags=["-O1", *PLAIN])
-    assert {proof.compared(ggml, library, name, tmp_path) for name in TYPES} == {proof.SAME}
+    assert {proof.compared(ggml, library, name, tmp_path) for name in TYPES} <= {proof.SAME, proof.SLOW}
 
 
 FAULTS = {
@@ -188,10 +188,11 @@ def test_the_compiler_is_the_first_one_that_answers(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("printed", "verdict"),
     [
-        ("0 bytes differ\n", "same"),
-        ("of ggml's\n0 bytes differ\n", "same"),
-        ("7 bytes differ\n", "7 bytes differ"),
-        ("10 bytes differ\n", "10 bytes differ"),
+        ("0 bytes differ; 1.73 times as fast\n", "same"),
+        ("0 bytes differ; 0.93 times as fast\n", "slow"),
+        ("of ggml's\n0 bytes differ; 2.00 times as fast\n", "same"),
+        ("7 bytes differ; 2.00 times as fast\n", "7 bytes differ"),
+        ("10 bytes differ; 2.00 times as fast\n", "10 bytes differ"),
         ("", "nothing came of comparing it with ggml"),
     ],
 )
@@ -204,3 +205,10 @@ def test_what_the_proof_prints(monkeypatch, tmp_path, printed, verdict):
 def test_all_types_have_a_block_that_is_known():
     assert len(set(TYPES)) == len(TYPES) >= 10
     assert all(name in SIZES and name in NUMBERS for name in TYPES)
+
+
+@pytest.mark.real
+def test_a_kernel_that_gains_nothing_is_left_alone(store, toolchain, monkeypatch):
+    monkeypatch.setattr(proof, "compared", lambda *_: proof.SLOW)
+    assert proof.proven(store, toolchain, ["Q4_0"]).types == ()
+    assert said(store) == []

@@ -1,4 +1,4 @@
-"""Which kernels may stand in for ggml on this machine: those that gave its bytes in every case, and no others.
+"""Which kernels may stand in for ggml on this machine: those that gave its bytes in every case, and sooner.
 
 The library is built once a machine and compiler, and each type is proven once a toolchain, when it is first wanted:
 some of ggml's own quantizers take seconds to begin.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FAILURE: Final = "failure.txt"
 VERDICT: Final = "verdict.txt"
 SAME: Final = "same"
+SLOW: Final = "slow"
 # ggml would start a debugger where it gives up.
 ENVIRONMENT: Final = {**PATIENT, "GGML_NO_BACKTRACE": "1"}
 
@@ -67,7 +68,7 @@ class Library(Step):
 
 @dataclass(frozen=True)
 class Proof(Step):
-    """`verdict.txt`: `SAME`, or what is wrong with the kernel of a type, for the end of a sentence."""
+    """`verdict.txt`: `SAME`, `SLOW`, or what is wrong with the kernel of a type, for the end of a sentence."""
 
     library: Library
     toolchain: Toolchain
@@ -102,7 +103,10 @@ class Kernels:
 
 
 def compared(ggml: Path, library: Path, type_: str, room: Path, rounds: int = 1, seed: int = 0) -> str:
-    """Return what becomes of a type: `SAME`, or what is wrong with its kernel, for the end of a sentence."""
+    """Return what becomes of a type: `SAME`, or what is wrong with its kernel, for the end of a sentence.
+
+    `SLOW` where the bytes are the same and ggml, on this machine, makes them no later.
+    """
     job = room / "job"
     prove.Job(str(ggml), str(library), prove.Type(type_, NUMBERS[type_], *SIZES[type_]), seed, rounds).write(job)
     command = [sys.executable, "-P", prove.__file__, job]
@@ -113,8 +117,11 @@ def compared(ggml: Path, library: Path, type_: str, room: Path, rounds: int = 1,
     finally:
         job.unlink()
     # ggml may have something to say, too.
-    said = re.findall(r"^(\d+) bytes differ$", printed, re.MULTILINE)
-    return SAME if said == ["0"] else f"{said[-1]} bytes differ" if said else "nothing came of comparing it with ggml"
+    if (said := re.search(r"^(\d+) bytes differ; ([\d.]+|inf) times as fast$", printed, re.MULTILINE)) is None:
+        return "nothing came of comparing it with ggml"
+    if said[1] != "0":
+        return f"{said[1]} bytes differ"
+    return SAME if float(said[2]) > 1 else SLOW
 
 
 def proven(store: Store, toolchain: Toolchain, types: Iterable[str]) -> Kernels:
@@ -136,7 +143,7 @@ def proven(store: Store, toolchain: Toolchain, types: Iterable[str]) -> Kernels:
         return Kernels(None)
     verdicts = {name: store.get(Proof(step, toolchain, name)).file(VERDICT).read_text() for name in wanted}
     for name, verdict in verdicts.items():
-        if verdict != SAME:
+        if verdict not in (SAME, SLOW):
             say(f"warning: the fast quantizer of {name} is not used here, ggml's own is: {verdict}")
     same = tuple(name for name, verdict in verdicts.items() if verdict == SAME)
     return Kernels(library.file(build.LIBRARY), same)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ GUARD = 64
 """Bytes behind the last block, which a kernel has to leave alone."""
 ROWS = {32: (32, 576, 1024), 256: (256, 1024, 2816)}
 """Lengths of rows, by the weights of a block."""
+TIMED = 3
+"""Turns of each side, of which the quickest counts."""
 PLAIN_ROWS = 48
 """Rows of the last length with nothing special: no multiple of any number of lanes with the rows before them."""
 
@@ -210,11 +213,28 @@ def prove(pair: Pair, random: np.random.Generator) -> int:
     return wrong
 
 
+def gain(pair: Pair, random: np.random.Generator) -> float:
+    """Return how many times as fast as ggml the kernel is, by CPU time: with an imatrix or without, the lesser."""
+    row = ROWS[256][-1]
+    rows, importance = plain_rows(random, row)[:16], importances(random, row)[0]
+    out = pair.out(rows)
+    ratios = []
+    for matrix in [importance] if pair.needs_imatrix else [None, importance]:
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for _ in range(TIMED):
+            for times, quantize in zip(seconds, (pair.by_ggml, pair.by_kernel), strict=True):
+                begin = time.thread_time()
+                quantize(rows, matrix, out)
+                times.append(time.thread_time() - begin)
+        ratios.append(min(seconds[0]) / min(seconds[1]))
+    return min(ratios)
+
+
 def main() -> None:
     job = Job.read(Path(sys.argv[1]))
     pair = Pair(ctypes.CDLL(job.ggml), ctypes.CDLL(job.kernels), job.type)
     wrong = sum(prove(pair, np.random.default_rng([job.seed, number])) for number in range(job.rounds))
-    print(f"{wrong} bytes differ")
+    print(f"{wrong} bytes differ; {gain(pair, np.random.default_rng(job.seed)):.2f} times as fast")
 
 
 if __name__ == "__main__":
