@@ -11,7 +11,7 @@
 #define SUB_BLOCK 32 // weights at most
 #define GROUPS 8     // points at most
 #define TRIALS 32    // at most
-#define SOME 8       // trials at a time, where most often all that begin from the same place are fewer
+#define SOME (VECTOR < 32 ? 4 : 8) // trials at a time: those that begin from the same place are fewer, mostly
 #define STRIDE 64    // of trials in memory, with room to read some more
 
 typedef struct {
@@ -190,8 +190,8 @@ INLINED void steps_of(Steps *restrict steps, const float *x, const float *weight
 
 typedef int16_t Many __attribute__((vector_size(MANY * 2)));
 
-static const Many LANE_NUMBERS = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                  16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+static const int16_t NUMBERS[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
 
 // Leave the points that may be the nearest of a list for a scale between two. Returns how many.
 INLINED int may_be_nearest(const uint32_t *restrict near, const uint16_t *restrict codes, int count,
@@ -202,7 +202,8 @@ INLINED int may_be_nearest(const uint32_t *restrict near, const uint16_t *restri
         step_one[i] = (int16_t)nearest(steps->by_scale[i] * one - steps->by_x[i]);
         step_other[i] = (int16_t)nearest(steps->by_scale[i] * other - steps->by_x[i]);
     }
-    Many least_sums = {0}, numbers = {0};
+    Many least_sums = {0}, numbers = {0}, lanes;
+    memcpy(&lanes, NUMBERS, sizeof lanes);
     least_sums |= INT16_MAX;
     for (int begin = 0; begin < count; begin += MANY) {
         Many code, sum_one = {0}, sum_other = {0};
@@ -212,14 +213,14 @@ INLINED int may_be_nearest(const uint32_t *restrict near, const uint16_t *restri
             sum_one += is_up & step_one[i];
             sum_other += is_up & step_other[i];
         }
-        const Many is_in = LANE_NUMBERS < (int16_t)(count - begin);
+        const Many is_in = lanes < (int16_t)(count - begin);
         sum_one = (is_in & sum_one) | (~is_in & INT16_MAX / 2);
         sum_other = (is_in & sum_other) | (~is_in & INT16_MAX / 2);
         memcpy(at_one + begin, &sum_one, sizeof sum_one);
         memcpy(at_other + begin, &sum_other, sizeof sum_other);
         const Many is_less = sum_one + sum_other < least_sums;
         least_sums = (is_less & (sum_one + sum_other)) | (~is_less & least_sums);
-        numbers = (is_less & (LANE_NUMBERS + (int16_t)begin)) | (~is_less & numbers);
+        numbers = (is_less & (lanes + (int16_t)begin)) | (~is_less & numbers);
     }
     int16_t least_sum = INT16_MAX, best = INT16_MAX;
     for (int i = 0; i < MANY; ++i) least_sum = least_sums[i] < least_sum ? least_sums[i] : least_sum;

@@ -9,7 +9,7 @@
 
 #include "i_types.h"
 
-#define MANY 32    // points at a time, in sums of 16 bits
+#define MANY (VECTOR / 2) // points at a time, in sums of 16 bits
 #define MOST_NEAR 320 // points in a list, with room for the last vector; the longest has 292
 
 typedef struct {

@@ -8,6 +8,15 @@
 #define UNROLLED _Pragma("GCC unroll 16")
 #define AHEAD 8   // blocks whose sums are made at the same time: a sum in order leaves the processor waiting
 
+// Bytes of the vectors that are written as such. Wider ones than the processor has GCC takes apart into single numbers.
+#if defined(__AVX512BW__)
+#define VECTOR 64
+#elif defined(__AVX2__)
+#define VECTOR 32
+#else
+#define VECTOR 16
+#endif
+
 // Of each of the next blocks, AHEAD or as many as are left, the sum of its weights' squares, in order.
 static inline void sums_of_squares(float sums[AHEAD], const float *restrict x, int size, int64_t left) {
     const float *from[AHEAD];

@@ -7,8 +7,10 @@
 #include <stdlib.h>
 
 #define DELTA 0.125f
-#define CHUNKS 51 // of pairs of borders, at most: LANES with the same first border
-#define ROWS 102  // of chunks, each with a row for each kind: a little more, a little less
+#define WIDTH (VECTOR / 4)
+// Pairs of borders are tried by chunks of WIDTH with the same first border: of 33 places at most so many.
+#define CHUNKS (WIDTH == 16 ? 51 : WIDTH == 8 ? 85 : 153)
+#define ROWS (2 * CHUNKS) // each chunk has a row for each kind, a little more and a little less
 
 typedef struct {
     uint16_t scale;
@@ -29,15 +31,15 @@ static const Grid GRID = {IQ1_S_POINTS, 2048, 8, 3, 3, places, near_points, step
 
 static void prepare(void) { grid_prepare(&GRID); }
 
-typedef float Lanes __attribute__((vector_size(LANES * 4)));
-typedef int32_t LaneBits __attribute__((vector_size(LANES * 4)));
-typedef uint8_t LaneBytes __attribute__((vector_size(LANES)));
+typedef float Wide __attribute__((vector_size(VECTOR)));
+typedef int32_t WideBits __attribute__((vector_size(VECTOR)));
+typedef uint8_t WideBytes __attribute__((vector_size(WIDTH)));
 
-// What is weighed in the choice of two borders: in each trial the sums of w x q and of w q^2.
+// What is weighed in the choice of two borders, lane by lane: the sums of w x q and of w q^2.
 typedef struct {
     int chunks;
     uint8_t first[CHUNKS], second[CHUNKS]; // the first border, and the second of lane 0
-    Lanes by_x[ROWS], by_value[ROWS];
+    Wide by_x[ROWS], by_value[ROWS];
 } Trials;
 
 typedef struct {
@@ -84,38 +86,39 @@ INLINED Borders best_of(const Trials *trials, float weight, int kinds) {
     Borders best = {0, 0, 0, -1};
     const float unit = 1 / weight;
     float largest = 0, score = -3.402823466e38f;
-    uint8_t counts[CHUNKS][LANES];
-    Lanes top[4] = {{0}}, below[4] = {{0}};
+    uint8_t counts[(CHUNKS + 1) * WIDTH] = {0};
+    Wide top[4] = {{0}}, below[4] = {{0}};
     UNROLLED for (int kind = 0; kind < kinds; ++kind) below[kind] += 1;
     for (int chunk = 0; chunk < trials->chunks; ++chunk) {
         UNROLLED for (int kind = 0; kind < kinds; ++kind) {
-            const Lanes by_x = trials->by_x[chunk * kinds + kind], x = by_x * by_x;
-            const Lanes q = trials->by_value[chunk * kinds + kind] * unit;
-            const LaneBits is_better = x * below[kind] > top[kind] * q;
-            top[kind] = (Lanes)((is_better & (LaneBits)x) | (~is_better & (LaneBits)top[kind]));
-            below[kind] = (Lanes)((is_better & (LaneBits)q) | (~is_better & (LaneBits)below[kind]));
+            const Wide by_x = trials->by_x[chunk * kinds + kind], x = by_x * by_x;
+            const Wide q = trials->by_value[chunk * kinds + kind] * unit;
+            const WideBits is_better = x * below[kind] > top[kind] * q;
+            top[kind] = (Wide)((is_better & (WideBits)x) | (~is_better & (WideBits)top[kind]));
+            below[kind] = (Wide)((is_better & (WideBits)q) | (~is_better & (WideBits)below[kind]));
         }
     }
     for (int kind = 0; kind < kinds; ++kind) {
-        const Lanes ratio = top[kind] / below[kind] * unit;
-        for (int lane = 0; lane < LANES; ++lane) largest = ratio[lane] > largest ? ratio[lane] : largest;
+        const Wide ratio = top[kind] / below[kind] * unit;
+        for (int lane = 0; lane < WIDTH; ++lane) largest = ratio[lane] > largest ? ratio[lane] : largest;
     }
     const int all = -!(weight > 0x1p-40f && weight < 0x1p40f && largest > 0x1p-60f && largest < 0x1p60f);
     const float limit = all ? 0 : largest * (1 - 0x1p-9f);
     for (int chunk = 0; chunk < trials->chunks; ++chunk) {
-        LaneBits bits = {0};
+        WideBits bits = {0};
         UNROLLED for (int kind = 0; kind < kinds; ++kind) {
-            const Lanes x = trials->by_x[chunk * kinds + kind], q = trials->by_value[chunk * kinds + kind];
+            const Wide x = trials->by_x[chunk * kinds + kind], q = trials->by_value[chunk * kinds + kind];
             bits |= (q > 0) & ((x * x >= limit * q) | all) & (1 << kind);
         }
-        const LaneBytes bytes = __builtin_convertvector(bits, LaneBytes);
-        memcpy(counts[chunk], &bytes, sizeof bytes);
+        const WideBytes bytes = __builtin_convertvector(bits, WideBytes);
+        memcpy(counts + chunk * WIDTH, &bytes, sizeof bytes);
     }
-    for (int at = 0; at < trials->chunks * LANES; at += 8) {
+    for (int at = 0; at < trials->chunks * WIDTH; at += 8) {
         uint64_t flags;
-        memcpy(&flags, &counts[0][0] + at, sizeof flags);
+        memcpy(&flags, counts + at, sizeof flags);
         for (; flags; flags &= flags - 1) {
-            const int bit = __builtin_ctzll(flags), chunk = at / LANES, lane = at % LANES + bit / 8, kind = bit % 8;
+            const int bit = __builtin_ctzll(flags), kind = bit % 8, number = at + bit / 8;
+            const int chunk = number / WIDTH, lane = number % WIDTH;
             const float x = trials->by_x[chunk * kinds + kind][lane], q = trials->by_value[chunk * kinds + kind][lane];
             if (x * x > score * q) {
                 best = (Borders){x / q, trials->first[chunk], trials->second[chunk] + lane, kind};
@@ -200,11 +203,11 @@ static void try_32(Trials *restrict trials, const float *restrict sum_x, const f
     int chunk = 0;
     for (int first = 0; first <= 32; ++first) {
         const float x0 = sum_x[first], w0 = sum_w[first];
-        for (int begin = first; begin <= 32; begin += LANES, ++chunk) {
+        for (int begin = first; begin <= 32; begin += WIDTH, ++chunk) {
             const float *x1 = sum_x + begin, *w1 = sum_w + begin;
             trials->first[chunk] = (uint8_t)first;
             trials->second[chunk] = (uint8_t)begin;
-            for (int lane = 0; lane < LANES; ++lane) {
+            for (int lane = 0; lane < WIDTH; ++lane) {
                 const float x_middle = x1[lane] - x0, w_middle = w1[lane] - w0;
                 const float x_high = sum_x[32] - x1[lane], w_high = sum_w[32] - w1[lane];
                 trials->by_x[chunk * 2][lane] = x0 * more[0] + x_middle * more[1] + x_high * more[2];
@@ -220,7 +223,7 @@ static void try_32(Trials *restrict trials, const float *restrict sum_x, const f
 }
 
 static void borders_32(Found *restrict found, const float *restrict x, const float *restrict weight) {
-    float sum_x[33 + LANES], sum_w[33 + LANES];
+    float sum_x[33 + WIDTH], sum_w[33 + WIDTH];
     int order[32], rank[32];
     Trials trials;
     sort(x, order, rank, 32);
@@ -229,7 +232,7 @@ static void borders_32(Found *restrict found, const float *restrict x, const flo
         sum_x[i + 1] = sum_x[i] + weight[order[i]] * x[order[i]];
         sum_w[i + 1] = sum_w[i] + weight[order[i]];
     }
-    for (int i = 33; i < 33 + LANES; ++i) sum_x[i] = sum_w[i] = NAN;
+    for (int i = 33; i < 33 + WIDTH; ++i) sum_x[i] = sum_w[i] = NAN;
     try_32(&trials, sum_x, sum_w);
     const Borders borders = best_of(&trials, sum_w[32], 2);
     if (borders.kind < 0) return;
@@ -267,14 +270,14 @@ static void block_s(BlockIQ1_S *restrict made, const float *restrict x, const fl
 }
 
 // All pairs of borders of a sub-block of 16. Each half may be a little more or a little less, and has its own sums.
-static void try_16(Trials *restrict trials, float (*restrict sum_x)[17 + LANES], float (*restrict sum_w)[17 + LANES]) {
+static void try_16(Trials *restrict trials, float (*restrict sum_x)[17 + WIDTH], float (*restrict sum_w)[17 + WIDTH]) {
     const float more = 1 + DELTA, less = 1 - DELTA;
     int chunk = 0;
     for (int first = 0; first <= 16; ++first) {
-        for (int begin = first; begin <= 16; begin += LANES, ++chunk) {
+        for (int begin = first; begin <= 16; begin += WIDTH, ++chunk) {
             trials->first[chunk] = (uint8_t)first;
             trials->second[chunk] = (uint8_t)begin;
-            for (int lane = 0; lane < LANES; ++lane) {
+            for (int lane = 0; lane < WIDTH; ++lane) {
                 float x_more[2], x_less[2], w_more[2], w_less[2];
                 UNROLLED for (int half = 0; half < 2; ++half) {
                     const float both = sum_x[half][first] + sum_x[half][begin + lane];
@@ -299,7 +302,7 @@ static void try_16(Trials *restrict trials, float (*restrict sum_x)[17 + LANES],
 }
 
 static void borders_16(Found *restrict found, const float *restrict x, const float *restrict weight) {
-    float sum_x[2][17 + LANES], sum_w[2][17 + LANES];
+    float sum_x[2][17 + WIDTH], sum_w[2][17 + WIDTH];
     int order[16], rank[16];
     Trials trials;
     sort(x, order, rank, 16);
@@ -312,7 +315,7 @@ static void borders_16(Found *restrict found, const float *restrict x, const flo
         sum_w[0][i + 1] = sum_w[0][i] + (is_low ? by_1 : 0);
         sum_w[1][i + 1] = sum_w[1][i] + (is_low ? 0 : by_1);
     }
-    for (int i = 17; i < 17 + LANES; ++i) sum_x[0][i] = sum_x[1][i] = sum_w[0][i] = sum_w[1][i] = NAN;
+    for (int i = 17; i < 17 + WIDTH; ++i) sum_x[0][i] = sum_x[1][i] = sum_w[0][i] = sum_w[1][i] = NAN;
     try_16(&trials, sum_x, sum_w);
     Borders borders = best_of(&trials, sum_w[0][16] + sum_w[1][16], 4);
     if (borders.kind < 0) return;
