@@ -42,6 +42,12 @@ class ToolchainError(PipelineError):
     exit_code = 3
 
 
+class KilledError(PipelineError):
+    """A program was ended from outside, which says nothing of what it was at: never to be taken for a finding."""
+
+    exit_code = 3
+
+
 class HubError(PipelineError):
     """The Hub could not be reached, or refused."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from pipeline.errors import OutOfRoomError, PipelineError, ToolchainError
+from pipeline.errors import KilledError, OutOfRoomError, PipelineError, ToolchainError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,8 @@ SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|PRIVATE_KEY|ACCESS_
 # What a program that failed for lack of disk may have left free.
 FULL_DISK_BYTES = 8 << 20
 PR_SET_PDEATHSIG = 1
+# What programs are ended with from outside: by us, by people, by a system that goes down.
+FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ def run(
     `doing` finishes the sentence "… failed while …". `watch` is given each piece of text (stdout or stderr)
     as it comes. The program dies with us, however we die.
 
-    Raises `failure` with the command's last lines, or `OutOfRoomError` where the disk filled up or the
-    kernel killed the program for its memory.
+    Raises `failure` with the command's last lines, `KilledError` where it was ended from outside, or `OutOfRoomError`
+    where the disk filled up or the kernel killed the program for its memory.
     """
     words = [str(word) for word in command]
     name = Path(words[0]).name
@@ -134,6 +136,8 @@ def run(
             f"Not enough memory: the kernel killed {name} while {doing}. Close other programs, or use a"
             " machine with more memory."
         )
+    if process.returncode in FROM_OUTSIDE:
+        failure = KilledError
     raise failure(f"{name} {_ending(process.returncode)} while {doing}.\nIts last lines:\n{tail}\nIt ran: {echo}")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import lanes, shell
 from pipeline.courier import Courier
-from pipeline.errors import HubError, ToolchainError
+from pipeline.errors import HubError, KilledError, ToolchainError
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_program_that_starts_too_late_is_ended_as_well(tmp_path):
     programs.end()
     token = shell.PROGRAMS.set(programs)
     try:
-        with pytest.raises(ToolchainError, match="SIGKILL while sleeping"):
+        with pytest.raises(KilledError, match="SIGKILL while sleeping"):
             shell.run([sys.executable, "-c", "import time; time.sleep(600)"], cwd=tmp_path, doing="sleeping")
     finally:
         shell.PROGRAMS.reset(token)

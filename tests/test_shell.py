@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import shell
-from pipeline.errors import BadInputError, OutOfRoomError, ToolchainError
+from pipeline.errors import BadInputError, KilledError, OutOfRoomError, ToolchainError
 
 pytestmark = pytest.mark.programs
 ROOT = Path(__file__).parent.parent
@@ -46,8 +46,14 @@ def test_failure_names_program_and_last_lines(tmp_path):
 
 
 def test_killed_program_is_named_with_its_signal(tmp_path):
-    with pytest.raises(ToolchainError, match="was killed by SIGKILL while testing"):
+    """By somebody else, so that nothing is concluded from it."""
+    with pytest.raises(KilledError, match="was killed by SIGKILL while testing"):
         python("import os; os.kill(os.getpid(), 9)", tmp_path)
+
+
+def test_crashed_program_is_named_with_its_signal(tmp_path):
+    with pytest.raises(ToolchainError, match="was killed by SIGABRT while testing"):
+        python("import os; os.abort()", tmp_path)
 
 
 def test_kernel_that_killed_for_memory_is_out_of_room(tmp_path, monkeypatch):

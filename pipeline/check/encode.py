@@ -32,7 +32,8 @@ PRE = "tokenizer.ggml.pre"
 ALIGNMENT = 32
 # Processor time after which a tokenizer does not end any more; the slowest seen took 20 s.
 SECONDS = 300
-LIMITED = ("/bin/sh", "-c", 'ulimit -t "$0"; exec "$@"', str(SECONDS))
+# The soft limit alone: past the hard one it would be killed as from outside.
+LIMITED = ("/bin/sh", "-c", 'ulimit -S -t "$0"; exec "$@"', str(SECONDS))
 
 
 class NoSeparatorError(ValueError):

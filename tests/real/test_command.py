@@ -130,6 +130,21 @@ def test_interrupted_is_130_and_nothing_is_left_half_done(start, store, matrix_f
     assert leftovers(store) == []
 
 
+@pytest.mark.parametrize("kind", ["answer", "quality"])
+def test_a_quant_is_not_to_blame_for_an_interrupt(start, command, store, matrix_file, tmp_path, kind):
+    path = matrix_file("llama", "Q8_0, Q4_K_M")
+    places = ("--publish-to", tmp_path / "out", "--results", tmp_path / "results", "--at-once", 2)
+    process = start("run", "--matrix", path, *places)
+    while not any(room.startswith(f"{kind}-") for room in leftovers(store)):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "warning" not in err
+    code, _, err = command("run", path, "--at-once", 2)
+    assert code == 0, err
+
+
 def test_job_by_job_as_the_workflows_run_it(command, start, matrix_file, tmp_path):
     path = matrix_file("llama", "Q8_0, Q4_K_M")
     results = ["--results", tmp_path / "results"]
