@@ -35,7 +35,7 @@ from pipeline.shards import Shards, shard_name
 from pipeline.snapshot import Snapshot
 from pipeline.speed import SPEED, Timed
 from pipeline.text import Text
-from pipeline.toolchain import FLAGS
+from pipeline.toolchain import FLAGS, tools
 from pipeline.vetting import Checked, Compared, Vetted
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def prepare(store: Store, steps: Steps) -> Provenance:
     Raises `GateError` where a check of it fails.
     """
     subject = steps.source.id
+    if store.bring(steps.reference) is None:
+        tools(store, steps.toolchain)  # else the conversion would seem to take as long as the build
     reference = store.get(steps.reference)
     found = list(vetting.verdicts(store, steps.vetted))
     vetting.demand(subject, found)

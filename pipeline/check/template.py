@@ -122,7 +122,10 @@ def _by_itself(name: str, rendering: Rendering) -> Verdict:
     if name == DEFAULT and spoken and not any(said in text for said, text in spoken):
         seen = f"{_subject(name)} leaves out the user's text on {_places([c for c, _ in rendered if _speaks(c)])}"
         return failed(CHECK, seen, AGAIN)
-    return passed(CHECK, f"{_subject(name)} renders {len(rendered)} of {len(CONVERSATIONS)} conversations")
+    refused = len(CONVERSATIONS) - len(rendered)
+    seen = f"{_subject(name)} renders {len(rendered)} of {len(CONVERSATIONS)} conversations"
+    # Many know no system message, no tools, or want the speakers to take turns.
+    return passed(CHECK, f"{seen}, and refuses {refused}, as a template may" if refused else seen)
 
 
 def _missing(name: str, ours: dict[str, str]) -> Verdict:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import errors
+from pipeline import errors, units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pipeline.result import Recipe, Result
     from pipeline.run import Workshop
     from pipeline.store import Store
+
+
+# Bytes that may take so long to read that nobody should wonder.
+LONG = 1_000_000_000
 
 
 def read_matrix(path: Path) -> Matrix:
@@ -68,6 +72,11 @@ def look(
     matrix = read_matrix(matrix_file)
     selections = plan.select(matrix, only)
     toolchain = run.toolchain_of(matrix, cuda=cuda)
+    for model in (selection.model for selection in selections):
+        if model.path and (size := sum(file.stat().st_size for file in model.path.glob("*.safetensors"))) > LONG:
+            click.echo(
+                f"{model.source}: reading {units.size(size)} in {model.path}, by whose SHA-256 it goes …", err=True
+            )
     return selections, run.look([s.model for s in selections], toolchain, matrix_file, engine=engine)
 
 
@@ -79,10 +88,17 @@ def known(matrix_file: Path, name: str) -> str:
     return name
 
 
-def one_job(matrix_file: Path, job_id: str, cuda: bool | None, engine: Engine = "by-tensor") -> tuple[Steps, Recipe]:
-    selections, works = look(matrix_file, [job_id], cuda, engine)
-    if sum(len(s.recipes) for s in selections) != 1:
+def known_job(matrix_file: Path, job_id: str) -> str:
+    """Return the name of one job, likewise."""
+    from pipeline import plan
+
+    if sum(len(selection.recipes) for selection in plan.select(read_matrix(matrix_file), [job_id])) != 1:
         raise errors.BadInputError(f"{job_id} names more than one job. Write it as MODEL:QUANT.")
+    return job_id
+
+
+def one_job(matrix_file: Path, job_id: str, cuda: bool | None, engine: Engine = "by-tensor") -> tuple[Steps, Recipe]:
+    selections, works = look(matrix_file, [known_job(matrix_file, job_id)], cuda, engine)
     return works[0], selections[0].recipes[0]
 
 

@@ -95,7 +95,7 @@ def job_command(
     with store.in_use():
         for job_id in job_ids:
             try:
-                with records.failing(results, "job", shared.known(matrix_file, job_id)):
+                with records.failing(results, "job", shared.known_job(matrix_file, job_id)):
                     steps, recipe = shared.one_job(matrix_file, job_id, cuda, engine)
                     run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
                     result = job.run(store, steps, recipe, job.prepare(store, steps))

@@ -14,7 +14,7 @@ import time
 import pytest
 from conftest import copied_store, leftovers, write_matrix
 from hub import LoopbackHub
-from machine import ROOT, empty_store
+from machine import ROOT, SHARED, empty_store
 
 from pipeline import matrix, run
 from pipeline.publish.folder import Folder
@@ -262,7 +262,7 @@ def test_jobs_here_and_the_release_there(pipeline, hub, places, matrix_file, sto
     code, out, err = pipeline(*release)
     assert code == 0, err
     assert hub.uploaded() - sent < 250_000
-    assert {a.kind for a in elsewhere.artifacts()} - {"toolchain", "llama.cpp"} == {"papers"}
+    assert {a.kind for a in elsewhere.artifacts()} - {*SHARED} == {"papers"}
     assert set(main(hub)) >= {"llama-Q8_0.gguf", "llama-Q4_K_M.gguf", "imatrix.gguf"}
 
 
@@ -293,7 +293,7 @@ def test_what_cannot_be_published_is_refused_before_any_work(
     assert room.startswith("The run takes up to ")
     assert len(rest) == 1, err
     assert out == ""
-    assert {a.kind for a in store.artifacts()} <= {"toolchain", "llama.cpp"}
+    assert {a.kind for a in store.artifacts()} <= {*SHARED}
 
 
 @pytest.fixture
