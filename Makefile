@@ -25,6 +25,7 @@ bench: $(READY)
 	$(BIN)/python tests/bench/gate.py
 	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.ladder
 	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.kernels
+	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.whole --picture docs/time.svg
 
 # What each machine does once before it uses a kernel, two hundred times with other numbers: long.
 fuzz-kernels: $(READY)
