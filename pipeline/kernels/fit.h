@@ -383,11 +383,10 @@ static inline int small_scale(float scale, float inverse) {
 
 // Body of a quantizer by `block_of(made, x, importance, mean)`, where `mean` is `factor` times the mean square.
 #define EACH_SUPER_BLOCK(Block, block_of, factor)                                                                      \
-    static pthread_once_t once = PTHREAD_ONCE_INIT;                                                                    \
     Block *made = out;                                                                                                 \
     const int64_t blocks = rows * (row / SUPER);                                                                       \
     float sums[AHEAD];                                                                                                 \
-    pthread_once(&once, prepare);                                                                                      \
+    pthread_once(&prepared, prepare);                                                                                  \
     for (int64_t block = 0; block < blocks; ++block, ++made) {                                                         \
         const float *x = values + block * SUPER;                                                                       \
         if (block % AHEAD == 0) sums_of_squares(sums, x, SUPER, blocks - block);                                       \

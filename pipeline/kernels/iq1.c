@@ -29,6 +29,9 @@ static uint32_t near_points[340000];
 static uint16_t steps_of_points[340000];
 static const Grid GRID = {IQ1_S_POINTS, 2048, 8, 3, 3, places, near_points, steps_of_points, sizeof near_points / 4};
 
+// One for all types here: they share the tables, and a second time would write what threads are reading.
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+
 static void prepare(void) { grid_prepare(&GRID); }
 
 typedef float Wide __attribute__((vector_size(VECTOR)));

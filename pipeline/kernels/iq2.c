@@ -33,6 +33,9 @@ static const Grid GRID_XXS = {IQ2_XXS_POINTS, 256, 8, 3, 2, places_xxs, near_xxs
 static const Grid GRID_XS = {IQ2_XS_POINTS, 512, 8, 3, 2, places_xs, near_xs, steps_xs, sizeof near_xs / 4};
 static const Grid GRID_S = {IQ2_S_POINTS, 1024, 8, 3, 1, places_s, near_s, NULL, sizeof near_s / 4};
 
+// One for all types here: they share the tables, and a second time would write what threads are reading.
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+
 static void prepare(void) {
     grid_prepare(&GRID_XXS);
     grid_prepare(&GRID_XS);
@@ -150,11 +153,10 @@ static void block_xxs(BlockIQ2_XXS *restrict made, Sub subs[SUPER / 32], const f
 
 // For the first search a lane is a sub-block, and so two super-blocks are worked on at the same time.
 QUANTIZER(iq2_xxs) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     BlockIQ2_XXS *made = out;
     const int64_t blocks = rows * (row / SUPER);
     float sums[AHEAD];
-    pthread_once(&once, prepare);
+    pthread_once(&prepared, prepare);
     for (int64_t first = 0; first < blocks; first += 2) {
         Sub subs[LANES];
         float x[32][LANES], weight[32][LANES], scales[LANES];

@@ -25,6 +25,9 @@ static uint32_t near_xxs[30000], near_s[36000];
 static const Grid GRID_XXS = {IQ3_XXS_POINTS, 256, 4, 8, 2, places_xxs, near_xxs, NULL, sizeof near_xxs / 4};
 static const Grid GRID_S = {IQ3_S_POINTS, 512, 4, 8, 3, places_s, near_s, NULL, sizeof near_s / 4};
 
+// One for all types here: they share the tables, and a second time would write what threads are reading.
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+
 static void prepare(void) {
     grid_prepare(&GRID_XXS);
     grid_prepare(&GRID_S);
