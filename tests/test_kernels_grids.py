@@ -96,7 +96,7 @@ IMPORTANCE = {
 
 @pytest.mark.real
 # ggml ends the process at some rows of the others: the proof and the tests below have those.
-@pytest.mark.parametrize("name", [name for name in TYPES if name.startswith("IQ4")])
+@pytest.mark.parametrize("name", [name for name in GRIDS if name.startswith("IQ1")])
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     kind=st.sampled_from([on_grid, between, equal, outlying]),
