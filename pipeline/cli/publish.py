@@ -47,21 +47,21 @@ def stage(
     cuda: bool | None,
 ) -> None:
     """Upload the file of a finished job, for a release that may be made on another machine; or of several."""
-    from pipeline import records, run
+    from pipeline import jobs, records, run
 
     shop = shared.workshop(store_root, results, publish_to, remote_store)
     failed: list[errors.PipelineError] = []
     with shop.store.in_use():
         for job_id in job_ids:
             try:
-                with records.failing(results, "stage", shared.known(matrix_file, job_id)):
+                with records.failing(results, "stage", shared.known_job(matrix_file, job_id)):
                     steps, recipe = shared.one_job(matrix_file, job_id, cuda)
                     (result,) = run.results_of(results, steps, [recipe])
                     if result.withheld:
                         click.echo(f"{job_id} is withheld, so nothing of it is staged.", err=True)
                         continue
                     shop.target.check([run.planned(steps, [recipe])])
-                    run.stage(shop, steps, result)
+                    jobs.stage(shop, steps, result)
             except errors.PipelineError as error:
                 failed.append(error)
     shared.raise_all(failed)

@@ -98,7 +98,8 @@ def known_job(matrix_file: Path, job_id: str) -> str:
 
 
 def one_job(matrix_file: Path, job_id: str, cuda: bool | None, engine: Engine = "by-tensor") -> tuple[Steps, Recipe]:
-    selections, works = look(matrix_file, [known_job(matrix_file, job_id)], cuda, engine)
+    """Look at the one job of this name, which is a `known_job`."""
+    selections, works = look(matrix_file, [job_id], cuda, engine)
     return works[0], selections[0].recipes[0]
 
 
