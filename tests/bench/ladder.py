@@ -89,8 +89,11 @@ def report(types: list[str], runs: list[tuple[Measured, Measured]]) -> None:
         ours, theirs = (median([sum(side.seconds[n] for n in names) for side in s]) for s in zip(*runs, strict=True))
         cpu = [median([sum(side.cpu[n] for n in names) for side in s]) for s in zip(*runs, strict=True)]
         print(f"{label:10} {ours:7.2f} s {theirs:13.2f} s  {ours / theirs:5.3f}  {cpu[0] / cpu[1]:11.3f}")
-    same = [name for name in types if len({side.digests[name] for run in runs for side in run}) == 1]
-    print(f"\nSHA-256 equal: {len(same)} of {len(types)}; {runs[0][0].tensors} tensors were quantized")
+    wrong = [name for name in types if len({side.digests[name] for run in runs for side in run}) > 1]
+    but = f", but not of {', '.join(wrong)}" if wrong else ""
+    print(
+        f"\nSHA-256 equal: {len(types) - len(wrong)} of {len(types)}{but}; {runs[0][0].tensors} tensors were quantized"
+    )
     ours, theirs = (max(side.peak for side in s) for s in zip(*runs, strict=True))
     print(f"peak RSS: {ours / 1e6:.0f} MB of the worker, {runs[0][0].ours / 1e6:.0f} MB of what starts it;", end=" ")
     print(f"{theirs / 1e6:.0f} MB of llama-quantize")
