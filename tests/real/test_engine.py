@@ -25,7 +25,7 @@ from machine import ROOT, empty_store
 
 from pipeline.convert import REFERENCE
 from pipeline.engine import plan, worker
-from pipeline.errors import ToolchainError
+from pipeline.errors import KilledError, ToolchainError
 from pipeline.ggml import LIBRARY, Quantizer
 from pipeline.kernels import build, proof
 from pipeline.quantize import FALLBACKS, QUANT, Quant
@@ -253,8 +253,8 @@ def test_two_processes_at_once_share_the_work(bench):
     assert all(bench.differs(quant) == [] for quant in quants)
 
 
-def refused(bench, quant):
-    with pytest.raises(ToolchainError) as raised:
+def refused(bench, quant, error=ToolchainError):
+    with pytest.raises(error) as raised:
         bench.ours.get(quant)
     assert leftovers(bench.ours) == []
     return str(raised.value)
@@ -294,7 +294,7 @@ def test_a_reference_that_is_not_finite_and_a_worker_that_dies(bench):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    assert "was killed by SIGKILL while making tiny/given:Q4_K_M" in refused(bench, quant)
+    assert "was killed by SIGKILL while making tiny/given:Q4_K_M" in refused(bench, quant, KilledError)
     killer.join()
 
 
