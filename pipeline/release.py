@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline import __version__, card
 from pipeline.artifact import canonical, digest_of
-from pipeline.card import testlog
+from pipeline.card import plot, testlog
+from pipeline.card.plot import PLOT
 from pipeline.check import names, quality
 from pipeline.check import release as check
 from pipeline.errors import GateError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 RELEASE = "release.json"
 LOG = "test.log"
-PLOT = "quality.svg"
 
 Content = Path | bytes | None
 """A file of a release: where it lies, what is in it, or None for a large one that is not in this store."""
@@ -134,7 +134,7 @@ def assemble(
     )
     licences: dict[str, Content] = {name: papers.file(name).read_bytes() for name in steps.source.licences}
     original = papers.file(CARD).read_bytes().decode("utf-8", "replace") if CARD in papers.files else None
-    return bundle(draft, steps.model.card, original, places, licences)
+    return bundle(store, draft, steps.model.card, original, places, licences)
 
 
 def _ranked(results: Sequence[Result]) -> tuple[Result, ...]:
@@ -149,6 +149,7 @@ def _ranked(results: Sequence[Result]) -> tuple[Result, ...]:
 
 
 def bundle(
+    store: Store,
     draft: Release,
     style: Literal["full", "footer"],
     original: str | None,
@@ -167,7 +168,7 @@ def bundle(
     draft = draft.model_copy(update={"verdicts": judged})
     known = {f.name: f for f in [*draft.files, *weights_of(draft)]}
     weights: dict[str, Content] = {f.name: places.get(f.name) for f in weights_of(draft)}
-    contents = weights | dict(licences) | _pages(draft, style, original, list(licences))
+    contents = weights | dict(licences) | _pages(store, draft, style, original, list(licences))
     files = [_entry(name, c) if isinstance(c := contents[name], bytes) else known[name] for name in sorted(contents)]
     release = draft.model_copy(update={"files": tuple(files)})
     page = contents[CARD]
@@ -206,15 +207,13 @@ def kept(store: Store, steps: Steps, result: Result) -> dict[str, Path]:
 
 
 def _pages(
-    release: Release, style: Literal["full", "footer"], original: str | None, licences: Sequence[str]
+    store: Store, release: Release, style: Literal["full", "footer"], original: str | None, licences: Sequence[str]
 ) -> dict[str, Content]:
     """Render card, log and plot. The original style has no plot: its card is the source's and a footer."""
     log = testlog.render(release).encode()
     if style == "footer":
         return {CARD: card.render_footer(release, original).encode(), LOG: log}
-    from pipeline.card import plot  # here, for the half second that matplotlib takes to load
-
-    picture = {PLOT: plot.draw(release).encode()} if release.published else {}
+    picture = {PLOT: store.get(plot.of(release)).file(PLOT).read_bytes()} if release.published else {}
     page = card.render(release, original, PLOT if picture else None, licences)
     return {CARD: page.encode(), LOG: log, **picture}
 

@@ -100,8 +100,8 @@ def _bundle(shop: Workshop, model: Model, draft: Release, *, strict: bool) -> Bu
         shop.store.display.say(f"warning: the card goes without the source's own: {error}")
         gone = warned(check.BASE, f"{draft.base_model} could not be looked at", "See whether it is still on the Hub.")
         draft = draft.model_copy(update={"verdicts": (gone,)})
-        return release.bundle(draft, model.card, None, {}, there)
+        return release.bundle(shop.store, draft, model.card, None, {}, there)
     original = papers.file(CARD).read_bytes().decode("utf-8", "replace") if CARD in papers.files else None
     licences: dict[str, Content] = {name: papers.file(name).read_bytes() for name in looked.licences}
     draft = draft.model_copy(update={"verdicts": (check.base_model(looked, draft.provenance.revision),)})
-    return release.bundle(draft, model.card, original, {}, licences)
+    return release.bundle(shop.store, draft, model.card, original, {}, licences)

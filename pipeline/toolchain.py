@@ -53,9 +53,9 @@ PLACEMENT = (
     "-DCMAKE_INSTALL_RPATH=$ORIGIN",
     "-DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON",  # CUDA's libraries stay where they are
 )
-# GCC 12 leaves out most of the stores before AMX is configured, and ggml's kernels then die of SIGILL or SIGSEGV at the
-# first quantized matrix.
-NO_AMX = "-O3 -DNDEBUG -mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+# GCC 12's `_tile_loadconfig` reads 64 bytes and declares 8, so that most stores into them count as dead, and ggml's
+# kernels for AMX die of SIGILL or SIGSEGV at the first quantized matrix.
+KEEP_STORES = "-DCMAKE_CXX_FLAGS_RELEASE=-O3 -DNDEBUG -fno-dse -fno-tree-dse"
 # The tools print through a thread of their own and leave without waiting for it: without this, on a loaded machine,
 # some runs of llama-perplexity lose their last lines, and end well. It changes what is printed, never what is computed.
 FLUSH_FILE = "common/log.cpp"
@@ -176,7 +176,7 @@ class Toolchain(Step):
     def inputs(self) -> dict[str, Any]:
         return {
             "source": digest_of(self.source),
-            "flags": [*FLAGS, *PLACEMENT, *_without_amx()],
+            "flags": [*FLAGS, *PLACEMENT, *_for_amx()],
             "cuda": self.cuda,
             "machine": self.machine,
         }
@@ -198,7 +198,7 @@ class Toolchain(Step):
             *("-S", tree, "-B", build, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_program('ninja')}"),
             *FLAGS,
             *PLACEMENT,
-            *_without_amx(),
+            *_for_amx(),
             *("-DLLAMA_BUILD_NUMBER=0", f"-DLLAMA_BUILD_COMMIT={self.source.commit}"),
             *(["-DGGML_CUDA=ON"] if self.cuda else []),
         ]
@@ -295,10 +295,8 @@ def _processor() -> str:
     return f"Linux {platform.machine()} {hashlib.sha256(' '.join(features).encode()).hexdigest()[:16]}"
 
 
-def _without_amx() -> list[str]:
-    if "amx_tile" not in (_features() or ()):
-        return []
-    return [f"-DCMAKE_{language}_FLAGS_RELEASE={NO_AMX}" for language in ("C", "CXX")]
+def _for_amx() -> list[str]:
+    return [KEEP_STORES] if "amx_tile" in (_features() or ()) else []
 
 
 def _features() -> list[str] | None:

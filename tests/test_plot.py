@@ -1,17 +1,24 @@
 import itertools
 import math
 import xml.etree.ElementTree as ET
+from io import StringIO
 
 import matplotlib as mpl
 import pytest
 from factories import BITS, provenance, quality, release, result
 
-from pipeline.card import labels
+from pipeline.artifact import digest_of
+from pipeline.card import drawing, labels, plot
 from pipeline.card.labels import Box
-from pipeline.card.plot import draw
+from pipeline.progress import Display
 from pipeline.result import Estimate
+from pipeline.store import Store
 
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+def draw(shown):
+    return drawing.draw(plot.of(shown))
 
 
 @pytest.fixture
@@ -46,6 +53,18 @@ def test_the_same_release_gives_the_same_bytes():
     assert first == draw(release())
     assert "<dc:date>" not in first
     assert dict(mpl.rcParams) == before
+
+
+def test_is_drawn_once_for_the_same_numbers(tmp_path, monkeypatch):
+    store = Store(tmp_path, Display(StringIO()))
+    shown = plot.of(release())
+    first = store.get(shown).file(plot.PLOT).read_text()
+    assert first == drawing.draw(shown)
+    monkeypatch.setattr(drawing, "draw", None)
+    again = plot.of(release(pipeline="another"))
+    assert store.get(again).file(plot.PLOT).read_text() == first
+    other = plot.of(release(quants=["Q4_K_M"]))
+    assert digest_of(other) != digest_of(shown)
 
 
 def test_says_what_it_shows():

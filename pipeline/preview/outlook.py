@@ -8,10 +8,11 @@ from pipeline import card, disk
 from pipeline.artifact import digest_of
 from pipeline.card.notice import licence, notice
 from pipeline.card.original import SourceCard
+from pipeline.card.plot import PLOT
 from pipeline.preview import memory
 from pipeline.preview.minutes import CORES, minutes
 from pipeline.preview.record import CARD_LENGTH, MOST, Memory, Outlook, QuantOutlook
-from pipeline.release import LOG, PLOT
+from pipeline.release import LOG
 from pipeline.shards import shard_name
 from pipeline.source import CARD
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from pipeline.publish.change import Change
 from pipeline.release import RELEASE
 from pipeline.result import Release
 from pipeline.source import CARD
+from pipeline.toolchain import threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,10 +86,13 @@ class Folder:
 
     def change(self, bundle: Bundle) -> Change:
         directory, last = self.directory(bundle.release.repo), self.last(bundle.release.repo)
-        found = {entry.name: _found(directory / entry.name) for entry in bundle.entries}
-        kept = {entry.name for entry in bundle.entries if found[entry.name] == entry.sha256}
-        stale = {f.name for f in last.files} - set(found) if last else set()
-        edited = [f.name for f in last.files if _found(directory / f.name) != f.sha256] if last else []
+        new, old = ({f.name: f.sha256 for f in files} for files in (bundle.entries, last.files if last else ()))
+        names = sorted(new | old)
+        with ThreadPoolExecutor(threads()) as pool:
+            found = dict(zip(names, pool.map(lambda name: _found(directory / name), names), strict=True))
+        kept = {name for name, sha256 in new.items() if found[name] == sha256}
+        stale = old.keys() - new.keys()
+        edited = [name for name, sha256 in old.items() if found[name] != sha256]
         card = directory / CARD
         return Change(
             place=str(directory),
