@@ -20,11 +20,13 @@ act: $(READY)
 zoo: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m zoo
 
-# Speed, always both sides in one run.
+# Speed, always both sides in one run: about two hours on two cores.
 bench: $(READY)
 	$(BIN)/python tests/bench/gate.py
 	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.ladder
+	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.ladder --smollm2
 	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.kernels
+	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.every
 	PYTHONPATH=.:tests $(BIN)/python -m tests.bench.whole --picture docs/time.svg
 
 # What each machine does once before it uses a kernel, two hundred times with other numbers: long.

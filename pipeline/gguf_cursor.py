@@ -95,18 +95,25 @@ class Cursor:
 
     def _pass_strings(self, count: int) -> None:
         self._strings += self.count(count, 8, MAX_STRINGS - self._strings, "texts in its arrays")
-        data, position, end = self.data, self.position, self.end
-        for _ in range(count):
+        data, begin, end = self.data, self.position, self.end
+        position, zeros = begin, 0
+        for _ in range(count):  # a vocabulary of them, so no more than it takes
             if position + 8 > end:
                 raise Fault("it ends within its header")
             (length,) = _LENGTH.unpack_from(data, position)
-            position += 8
-            if length > end - position:
+            if length > end - position - 8:
                 raise Fault(f"a text of {length} bytes in its header reaches past the end")
-            if length:
-                self._count_nul(data[position : position + length])
-            position += length
+            zeros += 7 if 0 < length < 256 else _LENGTH.pack(length).count(0)
+            position += 8 + length
         self.position = position
+        if data[begin:position].count(0) != zeros:  # more than the lengths have
+            self._count_nuls(begin, count)
+
+    def _count_nuls(self, position: int, count: int) -> None:
+        for _ in range(count):
+            (length,) = _LENGTH.unpack_from(self.data, position)
+            position += 8 + length
+            self._count_nul(self.data[position - length : position])
 
     def _count_nul(self, content: bytes) -> None:
         if b"\0" in content:

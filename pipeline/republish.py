@@ -92,7 +92,9 @@ def _bundle(shop: Workshop, model: Model, draft: Release, *, strict: bool) -> Bu
     """Make the files of the draft. Unless `strict`, a source that is gone from the Hub does not keep it from that."""
     there: dict[str, Content] = {f.name: None for f in draft.files if LICENCE.fullmatch(f.name)}
     try:
-        looked = source.look(replace(model, revision=draft.provenance.revision or model.revision))
+        looked = source.look(
+            replace(model, revision=draft.provenance.revision or model.revision), sha256=shop.store.remembered.sha256
+        )
         papers = shop.store.get(Papers(looked))
     except (BadInputError, HubError) as error:
         if strict:

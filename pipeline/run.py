@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import disk, job, jobs, release, source
-from pipeline.artifact import digest_of
+from pipeline.artifact import digest_of, file_sha256
 from pipeline.card.ladder import twins
 from pipeline.check import release as check
 from pipeline.errors import BadInputError, HubError, PipelineError
@@ -63,14 +63,16 @@ def look(
     *,
     engine: Engine = "by-tensor",
     from_outside: bool = False,
+    sha256: Callable[[Path], str] = file_sha256,
 ) -> list[Steps]:
-    """Look at every model, without any work; `from_outside` as in `source.look`.
+    """Look at every model, without any work; `from_outside` and `sha256` as in `source.look`.
 
     Raises one error for all models that cannot be made, a line each, at their place in the matrix: `BadInputError`,
     or `HubError` where nothing worse is wrong than that the Hub was not to be reached.
     """
     works, failures = [], []
-    for model, seen in zip(models, _at_once(partial(_look, from_outside=from_outside), models), strict=True):
+    ask = partial(_look, from_outside=from_outside, sha256=sha256)
+    for model, seen in zip(models, _at_once(ask, models), strict=True):
         if isinstance(seen, source.Source):
             works.append(job.Steps(model, seen, toolchain, engine))
         else:
@@ -82,9 +84,9 @@ def look(
     return works
 
 
-def _look(model: Model, *, from_outside: bool) -> source.Source | PipelineError:
+def _look(model: Model, *, from_outside: bool, sha256: Callable[[Path], str]) -> source.Source | PipelineError:
     try:
-        return source.look(model, from_outside=from_outside)
+        return source.look(model, from_outside=from_outside, sha256=sha256)
     except (BadInputError, HubError) as error:
         return error
 

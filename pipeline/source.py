@@ -19,6 +19,8 @@ from pipeline.result import FileEntry
 from pipeline.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipeline.matrix.model import Model
     from pipeline.store import Store
 
@@ -141,16 +143,19 @@ class Source:
         return self.path or store.get(Snapshot(self)).path
 
 
-def look(model: Model, *, from_outside: bool = False) -> Source:
+def look(model: Model, *, from_outside: bool = False, sha256: Callable[[Path], str] = file_sha256) -> Source:
     """Look at a model without touching its weights: from its directory, else from the Hub.
 
     `from_outside`: a gated model of which nothing but the list of its files can be read will do, for a plan that is
-    made where no token is.
+    made where no token is. `sha256`: of a file in the model's directory.
 
     Raises `BadInputError` where it cannot be quantized (pickles only, shards or tokenizer missing, not there),
     `GatedError` where it may not be read and `HubError` where the Hub cannot be reached.
     """
-    source = _look_at_directory(model, model.path) if model.path else _look_at_hub(model, from_outside=from_outside)
+    if model.path:
+        source = _look_at_directory(model, model.path, sha256)
+    else:
+        source = _look_at_hub(model, from_outside=from_outside)
     check_tokenizer(source)
     return source
 
@@ -173,7 +178,7 @@ def check_architecture(source: Source, known: frozenset[str] | None) -> None:
         )
 
 
-def _look_at_directory(model: Model, path: Path) -> Source:
+def _look_at_directory(model: Model, path: Path, sha256: Callable[[Path], str]) -> Source:
     names = {p.name for p in path.iterdir() if p.is_file()}
     where = f"{model.source} in {path}"
     _check_sizes({name: (path / name).stat().st_size for name in names}, where)
@@ -181,7 +186,7 @@ def _look_at_directory(model: Model, path: Path) -> Source:
     index = _json(path / safetensors.INDEX, where) if safetensors.INDEX in names else None
     weights = safetensors.weight_files(names, index, where)
     safetensors.check_index(index, {name: safetensors.read_header(path / name) for name in weights}, where)
-    contents = {name: file_sha256(path / name) for name in _deciding(names)}
+    contents = {name: sha256(path / name) for name in _deciding(names)}
     files = tuple(
         FileEntry(name=name, size=(path / name).stat().st_size, sha256=contents[name]) for name in _used(names, weights)
     )

@@ -3,6 +3,7 @@
     <store>/<kind>/<digest>/          the artifact: its files and `artifact.json`
     <store>/.rooms/<kind>-<digest>/   where it is made; renamed into place when it is whole
     <store>/.locks/<digest>           held (flock) by the one process that makes it
+    <store>/.hashes/<path's SHA-256>  what is known of a file elsewhere: see `pipeline.remembered`
 
 A process that is killed loses its lock and leaves at most a room behind: the next maker of the same artifact
 starts from an empty room, or goes on in the old one where the step can resume.
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import lanes
 from pipeline.artifact import MANIFEST, Artifact, digest_of, file_sha256
 from pipeline.errors import BadInputError, disk_errors
+from pipeline.remembered import Remembered
 from pipeline.result import FileEntry
 
 if TYPE_CHECKING:
@@ -46,8 +48,9 @@ class Store:
         self.root = root
         self.display = display
         self.remote: RemoteStore | None = None
+        self.remembered = Remembered(root / ".hashes", display.say)
         try:
-            for name in (".rooms", ".locks"):
+            for name in (".rooms", ".locks", ".hashes"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInputError(
@@ -171,6 +174,11 @@ class Store:
                 ) from error
             for leftover in (self.root / ".rooms").iterdir():
                 shutil.rmtree(leftover)
+            for lock in (self.root / ".locks").iterdir():
+                if lock != self._users():  # all others are held within a use
+                    lock.unlink()
+            for memory in (self.root / ".hashes").iterdir():
+                memory.unlink()
             kept = self.artifacts()
             size = sum(a.size for a in kept)
             dropped = []
@@ -330,7 +338,9 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self.display.say(f"{waiting}: another run or quant is at it; waiting.")
+                began = time.monotonic()
                 fcntl.flock(file, fcntl.LOCK_EX)
+                self.display.say(f"{waiting}: waited {time.monotonic() - began:.0f} s.")
             yield
 
     def _lock_if_free(self, digest: str, locks: ExitStack) -> bool:

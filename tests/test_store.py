@@ -161,6 +161,7 @@ def test_gc_drops_the_least_recently_used_and_leftovers(store):
     assert [a.label for a in dropped] == ["note b"]
     assert [a.label for a in store.artifacts()] == ["note c", "note a"]
     assert rooms(store) == []
+    assert [lock.name for lock in (store.root / ".locks").iterdir()] == ["users"]
 
 
 def test_a_shared_lock_is_asked_for_as_nfs_gives_it(store, monkeypatch):

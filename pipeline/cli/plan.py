@@ -75,7 +75,7 @@ def plan_command(
     if preview:
         _preview(shop, models, toolchain, matrix_file, form)
         return
-    works = run.look(models, toolchain, matrix_file, from_outside=True)
+    works = run.look(models, toolchain, matrix_file, from_outside=True, sha256=shop.store.remembered.sha256)
     made = plan.plan(selections, run.states(shop, works), force=force)
     digest: dict[str, str] = {}
     if out:

@@ -55,7 +55,7 @@ def stage(
         for job_id in job_ids:
             try:
                 with records.failing(results, "stage", shared.known_job(matrix_file, job_id)):
-                    steps, recipe = shared.one_job(matrix_file, job_id, cuda)
+                    steps, recipe = shared.one_job(shop.store, matrix_file, job_id, cuda)
                     (result,) = run.results_of(results, steps, [recipe])
                     if result.withheld:
                         click.echo(f"{job_id} is withheld, so nothing of it is staged.", err=True)
@@ -93,7 +93,7 @@ def release(
     name = shared.known(matrix_file, shared.model_name(model))
     released: list[Result] = []
     with records.failing(results, "release", name), shop.store.in_use():
-        for steps in shared.look(matrix_file, [name], cuda)[1]:
+        for steps in shared.look(shop.store, matrix_file, [name], cuda)[1]:
             found, missing = run.gather(shop, steps, partial=partial)
             released += found
             if dry_run:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import errors, units
+from pipeline import errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from pipeline.result import Recipe, Result
     from pipeline.run import Workshop
     from pipeline.store import Store
-
-
-# Bytes that may take so long to read that nobody should wonder.
-LONG = 1_000_000_000
 
 
 def read_matrix(path: Path) -> Matrix:
@@ -54,7 +50,7 @@ def workshop(
     if folder is not None:
         from pipeline.publish.folder import Folder
 
-        return Workshop(store, results, Folder(folder), lanes)
+        return Workshop(store, results, Folder(folder, store.remembered.sha256), lanes)
     from pipeline.publish.hub import Hub
 
     return Workshop(store, results, Hub(store.display), lanes)
@@ -65,19 +61,16 @@ def folder_of(publish_to: str) -> Path | None:
 
 
 def look(
-    matrix_file: Path, only: Sequence[str], cuda: bool | None, engine: Engine = "by-tensor"
+    store: Store, matrix_file: Path, only: Sequence[str], cuda: bool | None, engine: Engine = "by-tensor"
 ) -> tuple[tuple[Selection, ...], list[Steps]]:
     from pipeline import plan, run
 
     matrix = read_matrix(matrix_file)
     selections = plan.select(matrix, only)
     toolchain = run.toolchain_of(matrix, cuda=cuda)
-    for model in (selection.model for selection in selections):
-        if model.path and (size := sum(file.stat().st_size for file in model.path.glob("*.safetensors"))) > LONG:
-            click.echo(
-                f"{model.source}: reading {units.size(size)} in {model.path}, by whose SHA-256 it goes …", err=True
-            )
-    return selections, run.look([s.model for s in selections], toolchain, matrix_file, engine=engine)
+    return selections, run.look(
+        [s.model for s in selections], toolchain, matrix_file, engine=engine, sha256=store.remembered.sha256
+    )
 
 
 def known(matrix_file: Path, name: str) -> str:
@@ -97,9 +90,11 @@ def known_job(matrix_file: Path, job_id: str) -> str:
     return job_id
 
 
-def one_job(matrix_file: Path, job_id: str, cuda: bool | None, engine: Engine = "by-tensor") -> tuple[Steps, Recipe]:
+def one_job(
+    store: Store, matrix_file: Path, job_id: str, cuda: bool | None, engine: Engine = "by-tensor"
+) -> tuple[Steps, Recipe]:
     """Look at the one job of this name, which is a `known_job`."""
-    selections, works = look(matrix_file, [job_id], cuda, engine)
+    selections, works = look(store, matrix_file, [job_id], cuda, engine)
     return works[0], selections[0].recipes[0]
 
 

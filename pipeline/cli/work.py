@@ -64,7 +64,7 @@ def prepare(
     store = shared.open_store(store_root, remote_store)
     name = shared.known(matrix_file, shared.model_name(model))
     with records.failing(results, "prepare", name), store.in_use():
-        for steps in shared.look(matrix_file, [name], cuda)[1]:
+        for steps in shared.look(store, matrix_file, [name], cuda)[1]:
             run.refuse_early(store, [(steps, ())], matrix_file, None)
             job.prepare(store, steps)
 
@@ -96,7 +96,7 @@ def job_command(
         for job_id in job_ids:
             try:
                 with records.failing(results, "job", shared.known_job(matrix_file, job_id)):
-                    steps, recipe = shared.one_job(matrix_file, job_id, cuda, engine)
+                    steps, recipe = shared.one_job(store, matrix_file, job_id, cuda, engine)
                     run.refuse_early(store, [(steps, [recipe])], matrix_file, None)
                     result = job.run(store, steps, recipe, job.prepare(store, steps))
                     made.append(records.save(results, job.timed(store, steps, result)))
@@ -135,7 +135,7 @@ def run_command(
     shop = shared.workshop(store_root, results, publish_to, remote_store, lanes)
     made: list[Result] = []
     with shop.store.in_use():
-        selections, works = shared.look(matrix_file, only, cuda, engine)
+        selections, works = shared.look(shop.store, matrix_file, only, cuda, engine)
         todo = [(steps, selection.recipes) for selection, steps in zip(selections, works, strict=True)]
         lean = run.refuse_early(shop.store, todo, matrix_file, shared.folder_of(publish_to))
         shop = dataclasses.replace(shop, lean=lean)
@@ -173,7 +173,7 @@ def demo(
     shop = shared.workshop(store_root, results, publish_to, remote_store, lanes)
     with shop.store.in_use():
         model = demonstration.model(shop.store)
-        (steps,) = run.look([model], toolchain, matrix_file, engine=engine)
+        (steps,) = run.look([model], toolchain, matrix_file, engine=engine, sha256=shop.store.remembered.sha256)
         lean = run.refuse_early(shop.store, [(steps, model.recipes)], matrix_file, shared.folder_of(publish_to))
         shop = dataclasses.replace(shop, lean=lean)
         shop.target.check([run.planned(steps, model.recipes)])

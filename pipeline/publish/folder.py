@@ -26,7 +26,7 @@ from pipeline.source import CARD
 from pipeline.toolchain import threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from pipeline.publish import Planned
@@ -41,6 +41,8 @@ RENAME_EXCHANGE = 2
 @dataclass(frozen=True)
 class Folder:
     root: Path
+    sha256: Callable[[Path], str] = file_sha256
+    """Of a file that lies there."""
 
     def directory(self, repo: str) -> Path:
         return self.root / repo.split("/")[1]
@@ -79,7 +81,7 @@ class Folder:
         """A folder is no place of downloads."""
 
     def holds(self, repo: str, files: Sequence[FileEntry], staged_for: str | None = None) -> bool:  # noqa: ARG002
-        return all(_found(self.directory(repo) / file.name) == file.sha256 for file in files)
+        return all(self._found(self.directory(repo) / file.name) == file.sha256 for file in files)
 
     def stage(self, repo: str, release_id: str, files: Sequence[tuple[FileEntry, Path]]) -> None:
         """Do nothing: what is in the store is near enough."""
@@ -89,7 +91,7 @@ class Folder:
         new, old = ({f.name: f.sha256 for f in files} for files in (bundle.entries, last.files if last else ()))
         names = sorted(new | old)
         with ThreadPoolExecutor(threads()) as pool:
-            found = dict(zip(names, pool.map(lambda name: _found(directory / name), names), strict=True))
+            found = dict(zip(names, pool.map(lambda name: self._found(directory / name), names), strict=True))
         kept = {name for name, sha256 in new.items() if found[name] == sha256}
         stale = old.keys() - new.keys()
         edited = [name for name, sha256 in old.items() if found[name] != sha256]
@@ -155,6 +157,9 @@ class Folder:
         else:
             new.rename(directory)
 
+    def _found(self, path: Path) -> str:
+        return self.sha256(path) if path.is_file() else ""
+
     def _recover(self, directory: Path) -> None:
         """Clear up after a run that was killed while it published."""
         new, old = _beside(directory, "new"), _beside(directory, "old")
@@ -180,10 +185,6 @@ class Folder:
             yield
         finally:
             os.close(descriptor)
-
-
-def _found(path: Path) -> str:
-    return file_sha256(path) if path.is_file() else ""
 
 
 def _beside(directory: Path, suffix: str) -> Path:

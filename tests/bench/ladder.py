@@ -2,8 +2,9 @@
 
 Both use every core, by turns, so that whatever else the machine does counts for both; the CPU time, of the programs and
 of what starts them, is printed beside the wall time because it depends less on that. The model is random numbers in the
-shape of a llama of 127 million parameters, with an imatrix that is made up. Our side keeps every tensor and file in a
-store, hashed and flushed; llama-quantize just writes its files. Then one more type is added to the finished ladder.
+shape of a llama of 127 million parameters, with an imatrix that is made up, or the demo's. Our side keeps every tensor
+and file in a store, hashed and flushed; llama-quantize just writes its files. Then one more type is added to the
+finished ladder.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pipeline.artifact import file_sha256
 from pipeline.convert import REFERENCE
 from pipeline.engine.tensors import DATA
@@ -34,8 +33,7 @@ from pipeline.quantize import QUANT, Quant
 from pipeline.recipe import QUANT_TYPES, builtin
 from pipeline.store import Store
 from pipeline.toolchain import tools
-from pipeline.weights import from_f32
-from tests import ggufs
+from tests.bench import inputs
 from tests.given import Given
 from tests.machine import SHARED, opened, pinned
 
@@ -47,7 +45,6 @@ LADDER = [
     *("IQ4_XS", "IQ4_NL", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0"),
 ]
 ADDED = "IQ3_S"
-HIDDEN, WIDE, VOCABULARY, HEADS, KEY_HEADS = 768, 2048, 32000, 12, 4
 REPEATS = 3
 
 
@@ -70,12 +67,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--types", nargs="+", default=LADDER, metavar="TYPE", choices=[*QUANT_TYPES])
     parser.add_argument("--added", default=ADDED, metavar="TYPE", choices=[*QUANT_TYPES])
-    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--layers", type=int, default=12, help="of the random model")
+    parser.add_argument("--smollm2", action="store_true", help="of the demo's model instead")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="llm-quantizer-") as scratch:
         root = Path(scratch)
-        parameters = write_model(root, options.layers)
+        parameters = inputs.smollm2(root) if options.smollm2 else inputs.random(root, inputs.Shape(options.layers))
         print(f"{parameters / 1e6:.0f} M parameters, {len(options.types)} types and {options.added}\n")
         types = [*options.types, options.added]
         runs = [(alone(by_engine, root, types), alone(by_llama_quantize, root, types)) for _ in range(options.repeats)]
@@ -162,51 +160,6 @@ def scratch_store(root: Path, shared: Store) -> Iterator[Store]:
             (shared.root / kind).mkdir(exist_ok=True)
             (Path(scratch) / kind).symlink_to(shared.root / kind)
         yield Store(Path(scratch), Display(nowhere))
-
-
-def write_model(root: Path, layers: int) -> int:
-    """Write the reference and an imatrix; return the number of parameters."""
-    keys = HIDDEN // HEADS * KEY_HEADS
-    shapes = {"token_embd.weight": (HIDDEN, VOCABULARY), "output.weight": (HIDDEN, VOCABULARY)}
-    for layer in range(layers):
-        roles = {"attn_q": (HIDDEN, HIDDEN), "attn_k": (HIDDEN, keys), "attn_v": (HIDDEN, keys)}
-        roles |= {"attn_output": (HIDDEN, HIDDEN), "ffn_gate": (HIDDEN, WIDE), "ffn_up": (HIDDEN, WIDE)}
-        roles |= {"ffn_down": (WIDE, HIDDEN), "attn_norm": (HIDDEN,), "ffn_norm": (HIDDEN,)}
-        shapes |= {f"blk.{layer}.{role}.weight": shape for role, shape in roles.items()}
-    shapes["output_norm.weight"] = (HIDDEN,)
-    metadata = {
-        "general.architecture": "llama",
-        "llama.block_count": layers,
-        "llama.context_length": 2048,
-        "llama.embedding_length": HIDDEN,
-        "llama.feed_forward_length": WIDE,
-        "llama.attention.head_count": HEADS,
-        "llama.attention.head_count_kv": KEY_HEADS,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "tokenizer.ggml.tokens": [f"token{number}" for number in range(VOCABULARY)],
-    }
-    random = np.random.default_rng(0)
-    (root / REFERENCE).write_bytes(ggufs.content(metadata, {n: weights(random, s) for n, s in shapes.items()}))
-    entries = {}
-    for name, shape in shapes.items():
-        if name.startswith("blk.") and len(shape) > 1:
-            sums = np.exp(random.normal(size=shape[0]) * 2).astype(np.float32)
-            entries[f"{name}.in_sum2"] = ggufs.Tensor((shape[0],), "F32", sums.tobytes())
-            entries[f"{name}.counts"] = ggufs.Tensor((1,), "F32", np.float32(512).tobytes())
-    keys = {
-        "general.type": "imatrix",
-        "imatrix.datasets": ["made up"],
-        "imatrix.chunk_count": 1,
-        "imatrix.chunk_size": 512,
-    }
-    (root / "imatrix.gguf").write_bytes(ggufs.content(keys, entries))
-    return sum(int(np.prod(shape)) for shape in shapes.values())
-
-
-def weights(random: np.random.Generator, shape: tuple[int, ...]) -> ggufs.Tensor:
-    kind = "F32" if len(shape) == 1 else "BF16"
-    values = random.standard_normal(shape[::-1], np.float32) / 32
-    return ggufs.Tensor(shape, kind, from_f32(values, kind).tobytes())
 
 
 if __name__ == "__main__":
