@@ -360,3 +360,18 @@ def test_log_tells_prompt_and_verdicts(shown):
     assert "=== prompt: through the model's chat template" in log
     assert "\n    === b\n" in log
     assert "=== IQ1_S: withheld\n" in log
+
+
+def test_neighbours_that_the_text_does_not_tell_apart_are_named():
+    def made(quant, kld):
+        return result(quant, quality=quality(mean_kld=Estimate(value=kld, error=0.001)))
+
+    shown = release(quants=[made("Q8_0", 0.01), made("Q6_K", 0.0120), made("Q4_K_M", 0.1), made("Q2_K", 0.102)])
+    assert ladder.alike(shown.published, 0.0) == [("Q8_0", "Q6_K"), ("Q4_K_M", "Q2_K")]
+    card = render(shown, None, None, [])
+    assert "**Not told apart** by their mean KLD: `Q8_0` and `Q6_K`; `Q4_K_M` and `Q2_K`. Over four times" in card
+    assert ladder.alike(release().published, 0.0) == []
+    assert "Not told apart" not in render(release(), None, None, [])
+    twin = made("Q6_K", 0.01)
+    same = twin.model_copy(update={"job": "google/gemma-2b:Q5_K"})
+    assert ladder.alike([twin, same], 0.0) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +49,26 @@ def twins(results: Sequence[Result]) -> list[list[str]]:
 def measured(results: Sequence[Result]) -> list[tuple[Result, Quality]]:
     """The results with a mean KLD that is a number."""
     return [(r, r.quality) for r in results if r.quality and math.isfinite(r.quality.mean_kld.value)]
+
+
+def told_apart(one: Quality, other: Quality, floor: float) -> bool:
+    """Whether two means of the KLD differ by more than the 95 % interval of their difference, and the noise floor.
+
+    Files are measured over the same text, so their errors go together and the true interval is narrower: this errs
+    towards no difference.
+    """
+    means = one.mean_kld, other.mean_kld
+    return abs(means[0].value - means[1].value) > max(math.hypot(*(mean.interval for mean in means)), floor)
+
+
+def alike(results: Sequence[Result], floor: float) -> list[tuple[str, str]]:
+    """The neighbours by mean KLD, the nearest to the reference first, that are not told apart."""
+    order = sorted(measured(results), key=lambda pair: pair[1].mean_kld.value)
+    return [
+        (one.quant, other.quant)
+        for (one, quality), (other, next_quality) in itertools.pairwise(order)
+        if one.file.sha256 != other.file.sha256 and not told_apart(quality, next_quality, floor)
+    ]
 
 
 def tag(result: Result, names: Sequence[str]) -> str | None:

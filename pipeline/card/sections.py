@@ -113,6 +113,11 @@ def protocol(release: Release) -> list[str]:
             f" and the same top token {top} of the time. {told}."
         ),
     ]
+    if pairs := ladder.alike(release.published, floor):
+        named = "; ".join(f"`{one}` and `{other}`" for one, other in pairs)
+        lines.append(
+            f"**Not told apart** by their mean KLD: {named}. Over four times the text, intervals are half as wide."
+        )
     for prompt, generated, repetitions, threads in speeds:
         lines.append(
             f"**Speed:** `llama-bench`, a prompt of {prompt} tokens / {generated} generated tokens, mean of"

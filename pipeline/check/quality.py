@@ -7,7 +7,6 @@ good as those two bits let it be. So the class of a file is the smallest type th
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 from pipeline.card import ladder
@@ -77,9 +76,7 @@ def gates(quality: Quality, file: QuantFile, limits: Gates) -> list[Verdict]:
 def dominated(results: Sequence[Result]) -> Mapping[str, Verdict]:
     """Return a warning, by quant, for each file that a smaller one of the same release beats.
 
-    Worse by more than chance: both means must differ by more than the 95 % interval of their difference, and by more
-    than the noise floor, below which the reference does not tell itself from itself. Files are measured over the same
-    text, so their errors go together and the true interval is narrower: this errs towards saying nothing.
+    Worse by more than chance and noise can explain: see `ladder.told_apart`.
     """
     ladder_ = sorted(ladder.measured(results), key=lambda pair: pair[0].file.size)
     found: dict[str, Verdict] = {}
@@ -89,8 +86,8 @@ def dominated(results: Sequence[Result]) -> Mapping[str, Verdict]:
             continue
         best, other = min(smaller, key=lambda pair: pair[1].mean_kld.value)
         ours, theirs = quality.mean_kld, other.mean_kld
-        chance = math.hypot(ours.interval, theirs.interval)
-        if ours.value - theirs.value > max(chance, ladder.noise_floor(result.provenance)):
+        floor = ladder.noise_floor(result.provenance)
+        if ours.value > theirs.value and ladder.told_apart(quality, other, floor):
             seen = (
                 f"mean KL divergence {ours.value:.4g} ± {ours.interval:.2g} in {result.file.size:,} bytes, where the"
                 f" smaller {best.quant} reads {theirs.value:.4g} ± {theirs.interval:.2g} in {best.file.size:,}"
