@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 LONGEST = 1_000
+ASKERS = 8
 One = TypeVar("One")
 Other = TypeVar("Other")
 
@@ -93,8 +95,20 @@ def _look(model: Model, *, from_outside: bool, sha256: Callable[[Path], str]) ->
 
 def _at_once(ask: Callable[[One], Other], many: Sequence[One]) -> list[Other]:
     """Ask for several at once, since most of the time is spent waiting for the Hub; the answers in their order."""
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(ask, many))
+    answers: list[Future[Other]] = [Future() for _ in many]
+    waiting = iter(list(zip(many, answers, strict=True)))
+
+    def work() -> None:
+        for one, answer in waiting:  # a list's iterator: no two threads get the same
+            try:
+                answer.set_result(ask(one))
+            except BaseException as error:  # noqa: BLE001 - raised where the answer is wanted
+                answer.set_exception(error)
+
+    for _ in range(min(ASKERS, len(many))):
+        # Daemons, which a pool's threads are not: whoever interrupts does not wait until the Hub is there again.
+        threading.Thread(target=work, daemon=True).start()
+    return [answer.result() for answer in answers]
 
 
 def refuse_early(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -206,3 +210,13 @@ def test_the_readme_shows_the_matrix_that_ships():
     assert block is not None
     shown = matrix.parse(block[1].encode(), "README.md", Path.cwd())
     assert shown.llama_cpp == matrix.load(Path("matrix.yml")).llama_cpp
+
+
+@pytest.mark.programs
+def test_who_interrupts_does_not_wait_for_a_hub_that_is_away(tmp_path):
+    command = [sys.executable, "-m", "pipeline", "plan", "--only", "google/gemma-2b", "--store", tmp_path]
+    away = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}  # where nobody listens
+    with subprocess.Popen(command, env=away, stderr=subprocess.PIPE, text=True) as process:
+        assert "trying again" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == errors.INTERRUPTED  # it would be tried for minutes
