@@ -65,14 +65,14 @@ def info(name: str | bytes, shape: tuple[int, ...], kind: int, offset: int) -> b
 def content(metadata: dict[str, Any], tensors: dict[str, Tensor], alignment: int = 32) -> bytes:
     """Return a whole file, as llama.cpp writes it."""
     pad = lambda size: -size % alignment  # noqa: E731
-    offset, infos, data = 0, b"", b""
+    offset, infos, data = 0, b"", []
     for name, tensor in tensors.items():
         infos += info(name, tensor.shape, IDS[tensor.type], offset)
-        data += tensor.data + bytes(pad(len(tensor.data)))
-        offset = len(data)
+        data += [tensor.data, bytes(pad(len(tensor.data)))]
+        offset += sum(map(len, data[-2:]))
     keys = b"".join(text(key) + value(of) for key, of in metadata.items())
     header = head(len(metadata), len(tensors)) + keys + infos
-    return header + bytes(pad(len(header)) if tensors else 0) + data
+    return b"".join([header, bytes(pad(len(header)) if tensors else 0), *data])
 
 
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] = METADATA) -> gguf_file.GGUFFile:
