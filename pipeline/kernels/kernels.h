@@ -9,6 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef ON_GPU
+#include "gpu.h"
+#else
+
 #define QUANTIZER(type)                                                                                                \
     size_t quantize_##type(const float *restrict values, void *restrict out, int64_t rows, int64_t row,                \
                            const float *restrict importance)
@@ -35,4 +39,5 @@ QUANTIZER(iq3_s);
 QUANTIZER(iq4_nl);
 QUANTIZER(iq4_xs);
 
+#endif
 #endif

@@ -2,6 +2,7 @@
 
 Both get the same rows by turns, in one thread, so that whatever else the machine does counts for both; the figures are
 medians, of the thread's CPU time, with the ratio of the wall time beside it. What is timed last is what is compared.
+Where there is a GPU it comes after that, by the clock, with all copies to it and back.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.engine.worker import GPU_PIECE
 from pipeline.ggml import LIBRARY, NUMBERS
 from pipeline.gguf_file import SIZES
 from pipeline.kernels import build, proof, prove
-from pipeline.toolchain import tools
+from pipeline.toolchain import has_cuda, tools
 from tests.machine import opened, pinned
 
 if TYPE_CHECKING:
@@ -34,10 +36,15 @@ class Measured:
     imatrix: bool
     rates: tuple[float, float]
     """Million weights a second of CPU time: ggml's and ours."""
-    wall: float
-    """How many times faster by wall time."""
+    by_clock: tuple[float, float]
+    """The same of wall time."""
     compared: int
     different: int
+
+    @property
+    def wall(self) -> float:
+        """How many times faster by wall time."""
+        return self.by_clock[1] / self.by_clock[0]
 
     @property
     def ratio(self) -> float:
@@ -52,19 +59,34 @@ def main() -> None:
     options = parser.parse_args()
     toolchain = pinned()
     with opened(toolchain) as store:
-        kernels = proof.proven(store, toolchain, options.types or build.types())
-        libraries = tools(store, toolchain).path(LIBRARY), kernels.library
+        types = options.types or build.types()
+        kernels = proof.proven(store, toolchain, types)
+        gpu = proof.proven(store, toolchain, types, build.GPU) if has_cuda() else proof.Kernels(None)
+        ggml = tools(store, toolchain).path(LIBRARY)
     if kernels.library is None:
         raise SystemExit("There are no kernels on this machine.")
     print(f"{'':8} {'imatrix':7} {'ggml':>8} {'kernel':>8}  ratio  of wall time  bytes compared  different")
     for name in kernels.types:
-        for made in measure(libraries, name, options.weights // ROW, options.repeats):
+        for made in measure((ggml, kernels.library), name, options.weights // ROW, options.repeats):
             print(
                 f"{made.type:8} {'with' if made.imatrix else 'without':7} {made.rates[0]:6.1f} M {made.rates[1]:6.1f} M"
                 f"  {made.ratio:5.2f}  {made.wall:12.2f}  {made.compared:14,}  {made.different:9}",
                 flush=True,
             )
     print("\nM: million weights a second and core, of CPU time")
+    if not gpu.types:
+        print("\nNo GPU is here, with nvcc, that has been proven.")
+        return
+    print(f"\n{build.gpus()}, beside one core: million weights a second by the clock, with all copies\n")
+    print(f"{'':8} {'imatrix':7} {'ggml':>8} {'GPU':>8}  ratio  bytes copied a weight  different")
+    for name in gpu.types:
+        block, size = SIZES[name]
+        for made in measure((ggml, gpu.library), name, GPU_PIECE // ROW, options.repeats):
+            print(
+                f"{made.type:8} {'with' if made.imatrix else 'without':7} {made.by_clock[0]:6.1f} M"
+                f" {made.by_clock[1]:6.1f} M  {made.wall:5.1f}  {4 + size / block:21.2f}  {made.different:9}",
+                flush=True,
+            )
 
 
 def measure(libraries: tuple[Path, Path | None], name: str, rows: int, repeats: int) -> list[Measured]:
@@ -86,8 +108,9 @@ def measure(libraries: tuple[Path, Path | None], name: str, rows: int, repeats: 
             if turn:  # the first one builds ggml's tables
                 seconds.append((*by_ggml, *by_kernel))
         cpu, wall, our_cpu, our_wall = (median(side) for side in zip(*seconds, strict=True))
-        rates = (values.size / cpu / 1e6, values.size / our_cpu / 1e6)
-        found.append(Measured(name, matrix is not None, rates, wall / our_wall, compared, different))
+        million = values.size / 1e6
+        rates, by_clock = (million / cpu, million / our_cpu), (million / wall, million / our_wall)
+        found.append(Measured(name, matrix is not None, rates, by_clock, compared, different))
     return found
 
 
