@@ -4,11 +4,11 @@ It is a program of its own because ggml ends the process where something is wron
 It calls what llama-quantize calls (`llama_tensor_dequantize_impl`, `llama_tensor_quantize_impl` in src/llama-quant.cpp)
 on rows that no thread needs to know the neighbours of: a row depends on nothing but itself and its imatrix. For the
 types that the job names it calls a kernel of ours instead, which gives the same bytes sooner; the GPU's, where there is
-one, and the CPU's for what the GPU has no memory for.
+one, and the CPU's while the GPU is busy or has no memory left.
 
 Memory: a thread holds `PIECE` weights, or one row where that is longer, as they are in the reference, as float32 and
 as they become: at most 1.6 MB for the usual types. Of the imatrix, the weights of the tensors that threads are at.
-With `GPU_PIECE` it is 38 MB a thread, and of the GPU's memory 25 MB.
+With `GPU_PIECE` it is 38 MB a thread, and 25 MB of the GPU's memory for each of two calls at once.
 """
 
 from __future__ import annotations

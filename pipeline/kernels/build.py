@@ -68,7 +68,7 @@ GPU: Final = Target(
     instead="the CPU's",
     variable="CUDACXX",
     compilers=("nvcc",),
-    files=("gpu.cu", "iq4.c", "k_*.c", "legacy.c"),
+    files=("gpu.cu", "*.c"),
     language=("-x", "cu"),
     flags=(
         *("-std=c++17", "-O3", "-arch=native", "-DON_GPU", "-Xcompiler=-fPIC"),
@@ -110,10 +110,10 @@ def digest(target: Target = CPU, sources: Path = SOURCES) -> str:
     return hashlib.sha256(canonical([files, tables.header(), target.flags])).hexdigest()
 
 
-def types(target: Target = CPU, sources: Path = SOURCES) -> list[str]:
-    """Return the types that there is a kernel for."""
-    texts = [path.read_text(encoding="utf-8") for path in _files(target, sources)]
-    return [name.upper() for text in texts for name in re.findall(r"^QUANTIZER\((\w+)\) \{", text, re.MULTILINE)]
+def types(sources: Path = SOURCES) -> list[str]:
+    """Return the types that there is a kernel for, of each target."""
+    declared = (sources / "kernels.h").read_text(encoding="utf-8")
+    return [name.upper() for name in re.findall(r"^QUANTIZER\((\w+)\);", declared, re.MULTILINE)]
 
 
 def build(

@@ -15,6 +15,7 @@
 
 #define restrict __restrict__
 #define inline __device__ inline // all functions of the kernels are; what the system's headers have is above
+#define ANYWHERE __host__
 #define TABLE static __constant__ const
 
 #define LANES 1
@@ -25,26 +26,34 @@
 #define MEMBER ((int64_t)threadIdx.x)
 #define MEMBERS ((int64_t)blockDim.x)
 
-#define PARAMETERS                                                                                                     \
-    const float *restrict values, void *restrict out, int64_t rows, int64_t row, const float *restrict importance
+typedef void Kernel(PARAMETERS, size_t *made, const Grid *grid);
 
-typedef void Kernel(PARAMETERS, size_t *made);
+// Quantize by a kernel, with copies to the GPU and back; that of the grid, where there is one, stays there. Returns the
+// bytes that were written; 0 where the GPU cannot do it now: since other calls are at it, for want of memory, or for any
+// other reason. Then `out` may hold anything.
+extern "C" size_t run_on_gpu(Kernel *kernel, PARAMETERS, const Grid *grid);
 
-// Quantize by a kernel, with copies to the GPU and back. Returns the bytes that were written; 0 where the GPU cannot do
-// it now: since other calls are at it, for want of memory, or for any other reason. Then `out` may hold anything.
-extern "C" size_t run_on_gpu(Kernel *kernel, PARAMETERS);
-
-// A quantizer as kernels.h promises it, of the body that follows.
+// Quantizers as kernels.h promises them, of the body that follows: without a grid, and with one that a file's `prepare`
+// has filled in.
 #define QUANTIZER(type)                                                                                                \
-    static __device__ size_t part_of_##type(PARAMETERS);                                                               \
-    static __global__ void kernel_##type(PARAMETERS, size_t *made) {                                                   \
-        const size_t size = part_of_##type(values, out, rows, row, importance);                                        \
-        if (THREAD == 0) *made = size;                                                                                 \
-    }                                                                                                                  \
+    KERNEL(type)                                                                                                       \
     extern "C" size_t quantize_##type(PARAMETERS) {                                                                    \
-        return run_on_gpu(kernel_##type, values, out, rows, row, importance);                                          \
+        return run_on_gpu(kernel_##type, values, out, rows, row, importance, NULL);                                    \
     }                                                                                                                  \
-    static __device__ size_t part_of_##type(PARAMETERS)
+    static __device__ size_t part_of_##type(PARAMETERS, const Grid *)
+#define GRID_QUANTIZER(type, GRID)                                                                                     \
+    KERNEL(type)                                                                                                       \
+    extern "C" size_t quantize_##type(PARAMETERS) {                                                                    \
+        pthread_once(&prepared, prepare);                                                                              \
+        return run_on_gpu(kernel_##type, values, out, rows, row, importance, &GRID);                                   \
+    }                                                                                                                  \
+    static __device__ size_t part_of_##type(PARAMETERS, const Grid *grid)
+#define KERNEL(type)                                                                                                   \
+    static __device__ size_t part_of_##type(PARAMETERS, const Grid *grid);                                             \
+    static __global__ void kernel_##type(PARAMETERS, size_t *made, const Grid *grid) {                                 \
+        const size_t size = part_of_##type(values, out, rows, row, importance, grid);                                  \
+        if (THREAD == 0) *made = size;                                                                                 \
+    }
 
 // As on the processor that ggml runs on, where no operand is NaN before: 0 / 0 is a negative NaN on x86.
 static inline int32_t bits_of(float value) {

@@ -62,7 +62,8 @@ static inline void choose(Choice *choice, const float *x, float first, float las
 }
 
 // ggml's first trial has the sign of the others turned.
-static inline float first_scale(const float *restrict x, const float *restrict weight, float inverse, float *restrict best) {
+static inline float first_scale(const float *restrict x, const float *restrict weight, float inverse,
+                                float *restrict best) {
     float values[SIZE], by_x[SIZE], by_value[SIZE], sum_x = 0, sum_2 = 0;
     for (int i = 0; i < SIZE; ++i) values[i] = value_of(inverse * x[i]);
     for (int i = 0; i < SIZE; ++i) {

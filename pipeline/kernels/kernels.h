@@ -6,16 +6,20 @@
 #ifndef KERNELS_H
 #define KERNELS_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+
+typedef struct Grid Grid; // of an I-quant: see grid.h
+
+#define PARAMETERS                                                                                                     \
+    const float *restrict values, void *restrict out, int64_t rows, int64_t row, const float *restrict importance
 
 #ifdef ON_GPU
 #include "gpu.h"
 #else
 
-#define QUANTIZER(type)                                                                                                \
-    size_t quantize_##type(const float *restrict values, void *restrict out, int64_t rows, int64_t row,                \
-                           const float *restrict importance)
+#define QUANTIZER(type) size_t quantize_##type(PARAMETERS)
 
 QUANTIZER(q4_0);
 QUANTIZER(q4_1);

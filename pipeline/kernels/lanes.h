@@ -13,6 +13,7 @@
 #ifndef ON_GPU
 #define LANES 16
 #define TABLE static const
+#define ANYWHERE // also on the processor beside a GPU
 // One thread does all that a call asks for. On a GPU each does every THREADS-th batch of it, or its part of a row that
 // its group of threads has in common.
 #define THREAD 0

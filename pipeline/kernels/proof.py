@@ -142,7 +142,7 @@ def proven(store: Store, toolchain: Toolchain, types: Iterable[str], target: Tar
     What cannot be had is said once a run, and left to ggml, or to the CPU.
     """
     say = store.display.say_once
-    wanted = sorted(set(build.types(target)) & set(types))
+    wanted = sorted(set(build.types()) & set(types))
     if not wanted:
         return Kernels(None)
     compiler, gpus = build.compiler(target), build.gpus() if target is build.GPU else ""

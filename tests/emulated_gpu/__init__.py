@@ -10,7 +10,7 @@ from pipeline.kernels import build, proof
 from pipeline.toolchain import Toolchain
 
 ROOM = Path(__file__).parent
-SPARED = 1 << 30
+SPARED = 2 << 30
 """Bytes of a GPU's memory that are left to others (gpu.cu)."""
 
 
@@ -28,4 +28,4 @@ def plug_in(monkeypatch):
     monkeypatch.delenv("CUDACXX", raising=False)
     # It is no faster than the processor that emulates it, and gets less to do.
     monkeypatch.setattr(proof, "SLOW", proof.SAME)
-    monkeypatch.setattr(build, "GPU", build.GPU._replace(piece=1 << 17))
+    monkeypatch.setattr(build, "GPU", build.GPU._replace(piece=1 << 16))
