@@ -2,7 +2,7 @@
 
 Both get the same rows by turns, in one thread, so that whatever else the machine does counts for both; the figures are
 medians, of the thread's CPU time, with the ratio of the wall time beside it. What is timed last is what is compared.
-Where there is a GPU it comes after that, by the clock, with all copies to it and back.
+Where there is a GPU it comes after that, by the clock, with all copies, and with as much as it gets at a time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.engine.worker import GPU_PIECE
 from pipeline.ggml import LIBRARY, NUMBERS
 from pipeline.gguf_file import SIZES
 from pipeline.kernels import build, proof, prove
-from pipeline.toolchain import has_cuda, tools
+from pipeline.toolchain import tools
 from tests.machine import opened, pinned
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def main() -> None:
     with opened(toolchain) as store:
         types = options.types or build.types()
         kernels = proof.proven(store, toolchain, types)
-        gpu = proof.proven(store, toolchain, types, build.GPU) if has_cuda() else proof.Kernels(None)
+        gpu = proof.proven(store, toolchain, types, build.GPU)
         ggml = tools(store, toolchain).path(LIBRARY)
     if kernels.library is None:
         raise SystemExit("There are no kernels on this machine.")
@@ -74,22 +73,23 @@ def main() -> None:
                 flush=True,
             )
     print("\nM: million weights a second and core, of CPU time")
-    if not gpu.types:
-        print("\nNo GPU is here, with nvcc, that has been proven.")
-        return
-    print(f"\n{build.gpus()}, beside one core: million weights a second by the clock, with all copies\n")
-    print(f"{'':8} {'imatrix':7} {'ggml':>8} {'GPU':>8}  ratio  bytes copied a weight  different")
+    if gpu.types:
+        print(f"\n{build.gpus()}, beside one core: million weights a second by the clock, copies included\n")
+        print(f"{'':8} {'imatrix':7} {'ggml':>8} {'GPU':>8}  ratio  bytes compared  different")
     for name in gpu.types:
-        block, size = SIZES[name]
-        for made in measure((ggml, gpu.library), name, GPU_PIECE // ROW, options.repeats):
+        rows = options.weights // ROW
+        for made in measure((ggml, gpu.library), name, rows, options.repeats, build.GPU.piece // ROW // rows):
             print(
                 f"{made.type:8} {'with' if made.imatrix else 'without':7} {made.by_clock[0]:6.1f} M"
-                f" {made.by_clock[1]:6.1f} M  {made.wall:5.1f}  {4 + size / block:21.2f}  {made.different:9}",
+                f" {made.by_clock[1]:6.1f} M  {made.wall:5.1f}  {made.compared:14,}  {made.different:9}",
                 flush=True,
             )
 
 
-def measure(libraries: tuple[Path, Path | None], name: str, rows: int, repeats: int) -> list[Measured]:
+def measure(
+    libraries: tuple[Path, Path | None], name: str, rows: int, repeats: int, times_as_many: int = 1
+) -> list[Measured]:
+    """Measure a type, without an imatrix and with one. The kernel gets the rows so many times over."""
     type_ = prove.Type(name, NUMBERS[name], *SIZES[name])
     pair = prove.Pair(*(ctypes.CDLL(str(library)) for library in libraries), type_)
     random = np.random.default_rng(0)
@@ -100,16 +100,19 @@ def measure(libraries: tuple[Path, Path | None], name: str, rows: int, repeats: 
         compared = different = 0
         for turn in range(repeats + 1):
             values = (random.standard_normal((rows, ROW)) / 32).astype(np.float32)
-            theirs, ours = pair.out(values), pair.out(values)
+            many = np.tile(values, (times_as_many, 1))
+            theirs, ours = pair.out(values), pair.out(many)
             by_ggml = timed(pair.by_ggml, values, matrix, theirs)
-            by_kernel = timed(pair.by_kernel, values, matrix, ours)
-            compared += theirs.size - prove.GUARD
-            different += int(np.count_nonzero(theirs != ours))
+            by_kernel = timed(pair.by_kernel, many, matrix, ours)
+            compared += ours.size - prove.GUARD
+            wanted = np.tile(theirs[: -prove.GUARD], times_as_many)
+            different += int(np.count_nonzero(wanted != ours[: -prove.GUARD]))
             if turn:  # the first one builds ggml's tables
                 seconds.append((*by_ggml, *by_kernel))
         cpu, wall, our_cpu, our_wall = (median(side) for side in zip(*seconds, strict=True))
         million = values.size / 1e6
-        rates, by_clock = (million / cpu, million / our_cpu), (million / wall, million / our_wall)
+        ours_million = million * times_as_many
+        rates, by_clock = (million / cpu, ours_million / our_cpu), (million / wall, ours_million / our_wall)
         found.append(Measured(name, matrix is not None, rates, by_clock, compared, different))
     return found
 

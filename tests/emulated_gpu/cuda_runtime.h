@@ -1,13 +1,15 @@
 // A GPU for tests, of what a C++ compiler has: threads run one after the other, and its memory is the machine's. It has
 // as many bytes as EMULATED_MEMORY says, and ends the process when a kernel is given a pointer to anything else. A byte
-// for each launch is added to the file EMULATED_LOG.
+// for each launch is added to the file EMULATED_LOG, and it takes EMULATED_SECONDS at least.
 #pragma once
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <map>
 #include <mutex>
+#include <thread>
 #include <tuple>
 
 #define __host__
@@ -81,6 +83,7 @@ void emulated_thread(void (*kernel)(Types...), void **arguments, std::index_sequ
 template <typename... Types>
 cudaError_t cudaLaunchKernel(void (*kernel)(Types...), dim3 grid, dim3 block, void **arguments, size_t, cudaStream_t) {
     if (const char *log = getenv("EMULATED_LOG")) std::ofstream(log, std::ios::app) << '.';
+    if (const char *seconds = getenv("EMULATED_SECONDS")) std::this_thread::sleep_for(std::chrono::seconds(atoi(seconds)));
     gridDim = grid;
     blockDim = block;
     for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
