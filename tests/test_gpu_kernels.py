@@ -151,6 +151,14 @@ def test_a_gpu_without_memory_is_asked_again(store, gpu_toolchain, monkeypatch):
 
 
 @pytest.mark.real
+def test_a_gpu_with_memory_for_less_than_a_piece_is_asked_again(ggml, gpu, tmp_path, monkeypatch):
+    """Nothing of what it did not make counts as different."""
+    monkeypatch.setattr(build, "GPU", build.GPU._replace(piece=1 << 20))
+    monkeypatch.setenv("EMULATED_MEMORY", str(SPARED + (2 << 20)))
+    assert proof.compared(ggml, gpu, "Q8_0", tmp_path, build.GPU) == prove.NOTHING
+
+
+@pytest.mark.real
 def test_a_proof_belongs_to_a_gpu_its_driver_and_its_compiler(store, gpu_toolchain, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     asked = partial(proof.proven, store, gpu_toolchain, ["Q8_0"], build.GPU)

@@ -96,7 +96,7 @@ class Proof(Step):
         library = store.get(self.library).file(build.LIBRARY)
         verdict = compared(ggml, library, self.type, room, self.library.target)
         if verdict == prove.NOTHING:
-            raise ToolchainError(verdict)  # a GPU may have room for it another time
+            raise ToolchainError(verdict)  # and keep nothing
         (room / VERDICT).write_text(verdict)
 
 
@@ -117,8 +117,8 @@ def compared(
     """
     job = room / "job"
     piece = target.piece if target is build.GPU else None
-    type_of = prove.Type(type_, NUMBERS[type_], *SIZES[type_])
-    prove.Job(str(ggml), str(library), type_of, seed, rounds, piece).write(job)
+    of = prove.Type(type_, NUMBERS[type_], *SIZES[type_])
+    prove.Job(str(ggml), str(library), of, seed, rounds, piece).write(job)
     command = [sys.executable, "-P", prove.__file__, job]
     try:
         printed = shell.run(command, cwd=room, env=ENVIRONMENT, doing="comparing it with ggml").stdout

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 ABORTING = ("IQ1", "IQ2", "IQ3")
 """Types at which ggml ends the process when the squares of weights overflow."""
-NOTHING = "it quantizes nothing"
-"""What is said of a kernel that gives up. A GPU's may, for want of memory."""
+NOTHING = "it made nothing, as on a GPU that has no memory left, and is tried again the next time"
+"""What is said of a kernel that gives up."""
 GUARD = 64
 """Bytes behind the last block, which a kernel has to leave alone."""
 ROWS = {32: (32, 576, 1024), 256: (256, 1024, 2816)}
@@ -69,6 +69,10 @@ class Job:
         return cls(**fields | {"type": Type(**fields["type"])})
 
 
+class NothingMade(Exception):  # noqa: N818 - of a kernel, and no error where that is a GPU's
+    pass
+
+
 class Pair:
     """ggml's quantizer and the kernel of one type."""
 
@@ -105,12 +109,11 @@ class Pair:
     def different(self, values: NDArray[np.float32], importance: NDArray[np.float32] | None) -> int:
         """Return how many bytes the two make differently; all, where they do not say that they made as many.
 
-        Ends the process where the kernel makes none.
+        Raises `NothingMade`.
         """
         theirs, ours = self.out(values), self.out(values)
         if not (made := self.by_kernel(values, importance, ours)):
-            print(NOTHING)
-            sys.exit()
+            raise NothingMade
         same_size = self.by_ggml(values, importance, theirs) == made
         return int(np.count_nonzero(theirs != ours)) if same_size else theirs.size
 
@@ -226,7 +229,7 @@ def prove(pair: Pair, random: np.random.Generator) -> int:
 def gain(pair: Pair, random: np.random.Generator, piece: int | None) -> tuple[float, int]:
     """Return how many times as fast as ggml the kernel is, with an imatrix or without, and what differs in bytes.
 
-    By CPU time; by the clock for a GPU, which gets as many weights as it gets from the worker.
+    By CPU time; by the clock for a GPU, which gets as many weights as it gets from the worker. Raises `NothingMade`.
     """
     row = ROWS[256][-1]
     rows, importance = plain_rows(random, row)[:16], importances(random, row)[0]
@@ -240,7 +243,8 @@ def gain(pair: Pair, random: np.random.Generator, piece: int | None) -> tuple[fl
             begin = clock()
             pair.by_ggml(rows, matrix, theirs)
             between = clock()
-            pair.by_kernel(many, matrix, ours)
+            if not pair.by_kernel(many, matrix, ours):
+                raise NothingMade
             seconds[0].append(between - begin)
             seconds[1].append(clock() - between)
         ratios.append(min(seconds[0]) / min(seconds[1]) * times_as_many)
@@ -251,9 +255,13 @@ def gain(pair: Pair, random: np.random.Generator, piece: int | None) -> tuple[fl
 def main() -> None:
     job = Job.read(Path(sys.argv[1]))
     pair = Pair(ctypes.CDLL(job.ggml), ctypes.CDLL(job.kernels), job.type)
-    wrong = sum(prove(pair, np.random.default_rng([job.seed, number])) for number in range(job.rounds))
-    ratio, more = gain(pair, np.random.default_rng(job.seed), job.piece)
-    print(f"{wrong + more} bytes differ; {ratio:.2f} times as fast")
+    try:
+        wrong = sum(prove(pair, np.random.default_rng([job.seed, number])) for number in range(job.rounds))
+        ratio, more = gain(pair, np.random.default_rng(job.seed), job.piece)
+    except NothingMade:
+        print(NOTHING)
+    else:
+        print(f"{wrong + more} bytes differ; {ratio:.2f} times as fast")
 
 
 if __name__ == "__main__":
