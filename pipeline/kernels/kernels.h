@@ -3,6 +3,7 @@
 // Every function takes `rows` rows of `row` weights, a whole number of blocks, and writes them to `out`, row after row.
 // `importance` is NULL, or holds one weight for each column, for all rows. Returns the bytes that were written.
 // None keeps anything between calls but tables that are made once, or allocates memory: threads may call them at will.
+// Those of a GPU keep memory there, and return 0 where it cannot do it now: see gpu.h.
 #ifndef KERNELS_H
 #define KERNELS_H
 
