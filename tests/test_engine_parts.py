@@ -220,18 +220,16 @@ def work(tmp_path, **changes):
     return worker.Work(**fields)
 
 
-def test_pieces_never_reach_into_the_next_expert(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "PIECE", 256 * 2)
-    made = worker._Tensor(work(tmp_path, expert_rows=3), np.arange(3 * 256, dtype=np.float32).reshape(3, 256))
+def test_pieces_never_reach_into_the_next_expert(tmp_path):
+    made = worker._Tensor(work(tmp_path, expert_rows=3), np.arange(3 * 256, dtype=np.float32).reshape(3, 256), 256 * 2)
     assert [(piece.first, piece.rows) for piece in made.pieces] == [(0, 2), (2, 1), (3, 2), (5, 1), (6, 2), (8, 1)]
     base = made.weights_of(0)
     assert [(made.weights_of(row) - base) // 1024 for row in (0, 2, 3, 8)] == [0, 0, 1, 2]
     os.close(made.file)
 
 
-def test_a_long_row_is_a_piece_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "PIECE", 100)
-    made = worker._Tensor(work(tmp_path), None)
+def test_a_long_row_is_a_piece_of_its_own(tmp_path):
+    made = worker._Tensor(work(tmp_path), None, 100)
     assert [(piece.first, piece.rows) for piece in made.pieces] == [(row, 1) for row in range(9)]
     assert made.weights_of(0) is None
     os.close(made.file)
@@ -256,7 +254,8 @@ def test_importance_is_the_mean_and_one_for_who_saw_nothing(tmp_path, monkeypatc
 
 
 def test_a_job_is_read_as_it_was_written(tmp_path):
-    job = worker.Job("library", "reference", None, False, 3, [work(tmp_path), work(tmp_path, sums=5)])
+    kernels = [worker.Kernels("gpu", {"Q4_K": 12}, worker.GPU_PIECE), worker.Kernels("cpu", {"Q4_K": 12, "Q4_0": 2})]
+    job = worker.Job("library", "reference", None, False, 3, [work(tmp_path), work(tmp_path, sums=5)], kernels)
     job.write(tmp_path / "job")
     assert worker.Job.read(tmp_path / "job") == job
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from pipeline import shell
 from pipeline.artifact import Named, digest_of
 from pipeline.engine import worker
-from pipeline.engine.worker import Job, Work
+from pipeline.engine.worker import Job, Kernels, Work
 from pipeline.ggml import LIBRARY, NUMBERS, row_bytes
 from pipeline.gguf_file import TYPES, shown
-from pipeline.kernels import proof
+from pipeline.kernels import build, proof
 from pipeline.toolchain import PATIENT
 
 if TYPE_CHECKING:
@@ -108,7 +108,6 @@ class Workshop:
 
     def _run(self, works: list[Work], path: Path, watch: Callable[[str], None]) -> None:
         importance = self.importance
-        kernels = proof.proven(self.store, self.toolchain, {TYPES[work.type] for work in works})
         job = Job(
             library=str(self.llama.path(LIBRARY)),
             reference=str(self.reference.path),
@@ -116,14 +115,19 @@ class Workshop:
             legacy=importance is not None and importance.legacy,
             threads=self.llama.threads,
             works=works,
-            kernels=str(kernels.library) if kernels.library else None,
-            proven={name: NUMBERS[name] for name in kernels.types},
+            kernels=list(self._kernels({TYPES[work.type] for work in works})),
         )
         job.write(path)
         # By its path, and without the modules beside it: it needs nothing of ours.
         command = [sys.executable, "-P", worker.__file__, path]
         shell.run(command, cwd=path.parent, env=ENVIRONMENT, doing=self.doing, watch=watch)
         path.unlink()
+
+    def _kernels(self, types: set[str]) -> Iterator[Kernels]:
+        for target in (build.GPU, build.CPU) if self.toolchain.cuda else (build.CPU,):
+            found = proof.proven(self.store, self.toolchain, types, target)
+            if found.types:
+                yield Kernels(str(found.library), {name: NUMBERS[name] for name in found.types}, target.piece)
 
 
 def _batches(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:

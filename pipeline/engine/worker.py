@@ -3,10 +3,12 @@
 It is a program of its own because ggml ends the process where something is wrong, and so that its memory is its own.
 It calls what llama-quantize calls (`llama_tensor_dequantize_impl`, `llama_tensor_quantize_impl` in src/llama-quant.cpp)
 on rows that no thread needs to know the neighbours of: a row depends on nothing but itself and its imatrix. For the
-types that the job names it calls a kernel of ours instead, which gives the same bytes sooner.
+types that the job names it calls a kernel of ours instead, which gives the same bytes sooner; the GPU's, where there is
+one, and the CPU's while the GPU is busy or has no memory left.
 
 Memory: a thread holds `PIECE` weights, or one row where that is longer, as they are in the reference, as float32 and
 as they become: at most 1.6 MB for the usual types. Of the imatrix, the weights of the tensors that threads are at.
+With `GPU_PIECE` it is 38 MB a thread, and 25 MB of the GPU's memory for each of two calls at once.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 17
 """Weights that a thread quantizes at a time, where a row is not longer."""
+GPU_PIECE = 1 << 22
+"""The same where a GPU does: 16,384 super-blocks, of which its threads take one each."""
 F32, F16, BF16 = 0, 1, 30
 
 
@@ -62,6 +66,16 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """Our own quantizers (pipeline/kernels), by pipeline/kernels/kernels.h."""
+
+    library: str
+    types: dict[str, int]
+    """The types that they are used for, with ggml's numbers."""
+    piece: int = PIECE
+
+
+@dataclass(frozen=True)
 class Job:
     """All tensors that are quantized in one go."""
 
@@ -73,10 +87,8 @@ class Job:
     """Whether the imatrix is in llama.cpp's older format."""
     threads: int
     works: list[Work]
-    kernels: str | None = None
-    """Our own quantizers (pipeline/kernels)"""
-    proven: dict[str, int] = field(default_factory=dict)
-    """The types that they are used for, with ggml's numbers."""
+    kernels: list[Kernels] = field(default_factory=list)
+    """Those to be tried first come first."""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -84,7 +96,8 @@ class Job:
     @classmethod
     def read(cls, path: Path) -> Job:
         fields = json.loads(path.read_bytes())
-        return cls(**fields | {"works": [Work(**work) for work in fields["works"]]})
+        works = [Work(**work) for work in fields["works"]]
+        return cls(**fields | {"works": works, "kernels": [Kernels(**some) for some in fields["kernels"]]})
 
 
 class Failure(Exception):  # noqa: N818 - a sentence for whoever started us
@@ -94,20 +107,25 @@ class Failure(Exception):  # noqa: N818 - a sentence for whoever started us
 class Ggml:
     """The functions of libggml-base that are called, by ggml/include/ggml.h; calls release the interpreter's lock.
 
-    Those of `kernels`, by pipeline/kernels/kernels.h, stand in for `ggml_quantize_chunk` where they are proven.
+    Kernels stand in for `ggml_quantize_chunk`.
     """
 
-    def __init__(self, library: str, kernels: str | None, proven: dict[str, int]) -> None:
+    def __init__(self, library: str, kernels: list[Kernels]) -> None:
         ggml = ctypes.CDLL(library)
         pointer, number, size, type_ = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t, ctypes.c_int
         self._quantize = ggml.ggml_quantize_chunk
         self._quantize.argtypes = [type_, pointer, pointer, number, number, number, pointer]
         self._quantize.restype = size
-        ours = ctypes.CDLL(kernels) if kernels else None
-        self._kernels = {type_: ours[f"quantize_{name.lower()}"] for name, type_ in proven.items()} if ours else {}
-        for kernel in self._kernels.values():
-            kernel.argtypes = [pointer, pointer, number, number, pointer]
-            kernel.restype = size
+        self._kernels: dict[int, list[Any]] = {}
+        self._pieces: dict[int, int] = {}
+        for some in kernels:
+            ours = ctypes.CDLL(some.library)
+            for name, type_number in some.types.items():
+                kernel = ours[f"quantize_{name.lower()}"]
+                kernel.argtypes = [pointer, pointer, number, number, pointer]
+                kernel.restype = size
+                self._kernels.setdefault(type_number, []).append(kernel)
+                self._pieces.setdefault(type_number, some.piece)
         self.is_valid = ggml.ggml_validate_row_data
         self.is_valid.argtypes = [type_, pointer, size]
         self.is_valid.restype = ctypes.c_bool
@@ -116,10 +134,15 @@ class Ggml:
             convert.argtypes = [pointer, pointer, number]
             convert.restype = None
 
+    def piece(self, type_: int) -> int:
+        """Return how many weights are best quantized at a time."""
+        return self._pieces.get(type_, PIECE)
+
     def quantize(self, type_: int, values: int, out: int, rows: int, row: int, importance: int | None) -> int:
-        """Return the bytes written: the one door to both, and neither's are told apart by them."""
-        if kernel := self._kernels.get(type_):
-            return int(kernel(values, out, rows, row, importance))
+        """Return the bytes written: the one door to all, and none is told by its bytes. A kernel may have made none."""
+        for kernel in self._kernels.get(type_, ()):
+            if made := int(kernel(values, out, rows, row, importance)):
+                return made
         return int(self._quantize(type_, values, out, 0, rows, row, importance))
 
 
@@ -134,11 +157,11 @@ class Piece(NamedTuple):
 class _Tensor:
     """A tensor that is being quantized: its file, its weights for columns, and how many pieces are to come."""
 
-    def __init__(self, work: Work, importance: NDArray[np.float32] | None) -> None:
+    def __init__(self, work: Work, importance: NDArray[np.float32] | None, piece: int) -> None:
         self.work = work
         self.importance = importance
         self.file = os.open(work.out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        each = max(1, PIECE // work.row)
+        each = max(1, piece // work.row)
         self.pieces = [
             Piece(self, expert + first, min(each, work.expert_rows - first))
             for expert in range(0, work.rows, work.expert_rows)
@@ -158,7 +181,7 @@ class Run:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.ggml = Ggml(job.library, job.kernels, job.proven)
+        self.ggml = Ggml(job.library, job.kernels)
         self.reference = os.open(job.reference, os.O_RDONLY)
         self.lock = threading.Lock()
         self.stopped = False
@@ -176,7 +199,7 @@ class Run:
 
     def _pieces(self) -> Iterator[Piece]:
         for work in self.job.works:
-            yield from _Tensor(work, self._importance(work)).pieces
+            yield from _Tensor(work, self._importance(work), self.ggml.piece(work.type)).pieces
 
     def _importance(self, work: Work) -> NDArray[np.float32] | None:
         """Return a row of weights a matrix, as `load_imatrix` in tools/quantize/quantize.cpp makes them."""

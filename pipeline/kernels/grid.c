@@ -1,6 +1,7 @@
 // The lists of near points, as ggml's iq2xs_init_impl and iq3xs_init_impl make them.
-#include "grid.h"
 #include <stdlib.h>
+
+#include "grid.h"
 
 #define MOST_POINTS 2048
 #define MOST_DISTANCE 1024

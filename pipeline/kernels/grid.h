@@ -18,7 +18,7 @@ typedef struct {
     uint16_t count; // of the list
 } Place;
 
-typedef struct {
+struct Grid {
     const uint32_t *points; // by number, as levels
     int size;
     int dimensions;
@@ -28,10 +28,21 @@ typedef struct {
     uint32_t *near;  // all lists
     uint16_t *steps; // the same in a bit for each step up: level 1 or 2 of the eight weights, then 2; or NULL
     int room;        // in both
-} Grid;
+};
 
 // Fill in `places` and the lists.
 void grid_prepare(const Grid *grid);
+
+#ifndef ON_GPU
+// A quantizer with a grid, which a file's `prepare` has filled in.
+#define GRID_QUANTIZER(type, GRID)                                                                                     \
+    static inline size_t by_grid_##type(PARAMETERS, const Grid *grid);                                                 \
+    QUANTIZER(type) {                                                                                                  \
+        pthread_once(&prepared, prepare);                                                                              \
+        return by_grid_##type(values, out, rows, row, importance, &GRID);                                              \
+    }                                                                                                                  \
+    static inline size_t by_grid_##type(PARAMETERS, const Grid *grid)
+#endif
 
 #define GRID_PLACES(dimensions) ((dimensions) == 8 ? 6561 : 4096)
 
@@ -42,7 +53,7 @@ static inline uint32_t doubled(uint32_t levels, int dimensions) {
 static inline uint32_t halved(uint32_t point) { return (point >> 1) & 0x77777777u; }
 
 // Where in `places` a point is, given as levels: the levels as digits.
-static inline uint32_t place_of(uint32_t levels, int dimensions) {
+static ANYWHERE inline uint32_t place_of(uint32_t levels, int dimensions) {
     const uint32_t base = dimensions == 8 ? 3 : 8;
     levels = (levels & 0x0f0f0f0f) + base * (levels >> 4 & 0x0f0f0f0f);
     levels = (levels & 0x00ff00ff) + base * base * (levels >> 8 & 0x00ff00ff);

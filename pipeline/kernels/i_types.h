@@ -5,8 +5,13 @@
 #include "lanes.h"
 
 #define SUPER 256 // weights of a super-block
+#ifdef ON_GPU
+#define UNROLLED _Pragma("unroll")
+#define AHEAD 1
+#else
 #define UNROLLED _Pragma("GCC unroll 16")
-#define AHEAD 8   // blocks whose sums are made at the same time: a sum in order leaves the processor waiting
+#define AHEAD 8 // blocks whose sums are made at the same time: a sum in order leaves the processor waiting
+#endif
 
 // Bytes of the vectors that are written as such. Wider ones than the processor has GCC takes apart into single numbers.
 #if defined(__AVX512BW__)
@@ -27,12 +32,6 @@ static inline void sums_of_squares(float sums[AHEAD], const float *restrict x, i
     for (int i = 0; i < size; ++i) {
         for (int block = 0; block < AHEAD; ++block) sums[block] += from[block][i] * from[block][i];
     }
-}
-
-static inline int32_t bits_of(float value) {
-    int32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
 }
 
 // The first of those whose absolute value is the largest. Bits of floats that are not negative are in their order.

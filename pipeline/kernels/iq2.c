@@ -65,7 +65,8 @@ INLINED float fit_16(const Grid *grid, Sub *sub, uint32_t points[2], float large
     return scale;
 }
 
-static void block_xs(BlockIQ2_XS *restrict made, const float *restrict x, const float *restrict columns, float mean) {
+static inline void block_xs(BlockIQ2_XS *restrict made, const Grid *grid, const float *restrict x,
+                            const float *restrict columns, float mean) {
     float scales[SUPER / 16] = {0}, largest = 0;
     memset(made, 0, sizeof *made);
     for (int i = 0; i < SUPER / 16; ++i) {
@@ -75,9 +76,9 @@ static void block_xs(BlockIQ2_XS *restrict made, const float *restrict x, const 
         take_signs(&sub, x + i * 16, 16, 1);
         const float most_here = maximum(sub.x, 16);
         if (most_here < 1e-15f) continue;
-        scales[i] = fit_16(&GRID_XS, &sub, points, most_here, 127);
+        scales[i] = fit_16(grid, &sub, points, most_here, 127);
         for (int j = 0; j < 2; ++j) {
-            made->points_and_signs[i * 2 + j] = (uint16_t)(number_of(&GRID_XS, points[j], 8) | sub.signs[j] << 9);
+            made->points_and_signs[i * 2 + j] = (uint16_t)(number_of(grid, points[j], 8) | sub.signs[j] << 9);
         }
         largest = largest > scales[i] ? largest : scales[i];
     }
@@ -90,7 +91,8 @@ static void block_xs(BlockIQ2_XS *restrict made, const float *restrict x, const 
     for (int i = 0; i < SUPER / 16; ++i) made->scales[i / 2] |= (uint8_t)(small_scale(scales[i], inverse) << i % 2 * 4);
 }
 
-static void block_s(BlockIQ2_S *restrict made, const float *restrict x, const float *restrict columns, float mean) {
+static inline void block_s(BlockIQ2_S *restrict made, const Grid *grid, const float *restrict x,
+                           const float *restrict columns, float mean) {
     float scales[SUPER / 16] = {0}, largest = 0;
     memset(made, 0, sizeof *made);
     for (int i = 0; i < SUPER / 16; ++i) {
@@ -100,9 +102,9 @@ static void block_s(BlockIQ2_S *restrict made, const float *restrict x, const fl
         take_signs(&sub, x + i * 16, 16, 0);
         const float most_here = maximum(sub.x, 16);
         if (most_here < 1e-8f) continue;
-        scales[i] = fit_16(&GRID_S, &sub, points, most_here, 255);
+        scales[i] = fit_16(grid, &sub, points, most_here, 255);
         for (int j = i * 2; j < i * 2 + 2; ++j) {
-            const int number = number_of(&GRID_S, points[j % 2], 8);
+            const int number = number_of(grid, points[j % 2], 8);
             made->points[j] = (uint8_t)number;
             made->high[j / 4] |= (uint8_t)(number >> 8 << j % 4 * 2);
             made->signs[j] = sub.signs[j % 2];
@@ -116,25 +118,26 @@ static void block_s(BlockIQ2_S *restrict made, const float *restrict x, const fl
 }
 
 // The scale of 32 weights, from the one that they would have as five levels without a grid.
-static float fit_32(Sub *sub, uint32_t points[4], float first) {
+static inline float fit_32(const Grid *grid, Sub *sub, uint32_t points[4], float first) {
     float inverse[TRIALS];
     int off_grid = 0;
     inverses(inverse, 6, first * 3);
-    float scale = fit(&GRID_XXS, sub, inverse, 13, first, points, &off_grid, 32, 8);
-    if (scale > 0) scale = refit(&GRID_XXS, sub, scale, points, 15, 32, 8);
+    float scale = fit(grid, sub, inverse, 13, first, points, &off_grid, 32, 8);
+    if (scale > 0) scale = refit(grid, sub, scale, points, 15, 32, 8);
     turn(&scale, sub->signs, 32, 127);
     return scale;
 }
 
-static void block_xxs(BlockIQ2_XXS *restrict made, Sub subs[SUPER / 32], const float *restrict firsts) {
+static inline void block_xxs(BlockIQ2_XXS *restrict made, const Grid *grid, Sub subs[SUPER / 32],
+                             const float *restrict firsts) {
     float scales[SUPER / 32] = {0}, largest = 0;
     memset(made, 0, sizeof *made);
     for (int i = 0; i < SUPER / 32; ++i) {
         uint32_t points[4], signs = 0;
         if (maximum(subs[i].x, 32) < 1e-15f || firsts[i] * 3 <= 0) continue;
-        scales[i] = fit_32(&subs[i], points, firsts[i]);
+        scales[i] = fit_32(grid, &subs[i], points, firsts[i]);
         for (int j = 0; j < 4; ++j) {
-            made->subs[i].points[j] = (uint8_t)number_of(&GRID_XXS, points[j], 8);
+            made->subs[i].points[j] = (uint8_t)number_of(grid, points[j], 8);
             signs |= (uint32_t)subs[i].signs[j] << j * 7;
         }
         for (int j = 0; j < 4; ++j) made->subs[i].signs_and_scale[j] = (uint8_t)(signs >> j * 8);
@@ -151,35 +154,40 @@ static void block_xxs(BlockIQ2_XXS *restrict made, Sub subs[SUPER / 32], const f
     }
 }
 
-// For the first search a lane is a sub-block, and so two super-blocks are worked on at the same time.
-QUANTIZER(iq2_xxs) {
-    BlockIQ2_XXS *made = out;
+// For the first search a lane is a sub-block, and so two super-blocks are worked on at the same time; one by a thread of
+// a GPU.
+#define TOGETHER ((LANES + 7) / 8)
+
+GRID_QUANTIZER(iq2_xxs, GRID_XXS) {
     const int64_t blocks = rows * (row / SUPER);
     float sums[AHEAD];
-    pthread_once(&prepared, prepare);
-    for (int64_t first = 0; first < blocks; first += 2) {
-        Sub subs[LANES];
-        float x[32][LANES], weight[32][LANES], scales[LANES];
+    for (int64_t first = THREAD * TOGETHER; first < blocks; first += THREADS * TOGETHER) {
+        Sub subs[TOGETHER * 8];
+        float x[32][LANES], weight[32][LANES], scales[TOGETHER * 8];
         uint8_t levels[32][LANES];
         if (first % AHEAD == 0) sums_of_squares(sums, values + first * SUPER, SUPER, blocks - first);
-        for (int i = 0; i < LANES; ++i) {
+        for (int i = 0; i < TOGETHER * 8; ++i) {
             const int64_t block = first + i / 8 < blocks ? first + i / 8 : first;
             const float *from = values + block * SUPER + i % 8 * 32;
             weigh(&subs[i], from, importance + (block * SUPER + i % 8 * 32) % row, sums[block % AHEAD] / SUPER, 32);
             take_signs(&subs[i], from, 32, 1);
         }
-        for (int i = 0; i < 32; ++i) {
-            for (int lane = 0; lane < LANES; ++lane) {
-                x[i][lane] = subs[lane].x[i];
-                weight[i][lane] = subs[lane].weight[i];
+        for (int begin = 0; begin < TOGETHER * 8; begin += LANES) {
+            for (int i = 0; i < 32; ++i) {
+                for (int lane = 0; lane < LANES; ++lane) {
+                    x[i][lane] = subs[begin + lane].x[i];
+                    weight[i][lane] = subs[begin + lane].weight[i];
+                }
             }
+            search_scales(32, 4, (const float (*)[LANES])x, (const float (*)[LANES])weight, scales + begin, levels);
         }
-        search_scales(32, 4, (const float (*)[LANES])x, (const float (*)[LANES])weight, scales, levels);
-        for (int i = 0; i < 2 && first + i < blocks; ++i) block_xxs(made++, subs + i * 8, scales + i * 8);
+        for (int i = 0; i < TOGETHER && first + i < blocks; ++i) {
+            block_xxs((BlockIQ2_XXS *)out + first + i, grid, subs + i * 8, scales + i * 8);
+        }
     }
     return (size_t)blocks * sizeof(BlockIQ2_XXS);
 }
 
-QUANTIZER(iq2_xs) { EACH_SUPER_BLOCK(BlockIQ2_XS, block_xs, 1); }
+GRID_QUANTIZER(iq2_xs, GRID_XS) { EACH_SUPER_BLOCK(BlockIQ2_XS, block_xs, 1); }
 
-QUANTIZER(iq2_s) { EACH_SUPER_BLOCK(BlockIQ2_S, block_s, 2); }
+GRID_QUANTIZER(iq2_s, GRID_S) { EACH_SUPER_BLOCK(BlockIQ2_S, block_s, 2); }

@@ -33,31 +33,32 @@ static void prepare(void) {
     grid_prepare(&GRID_S);
 }
 
-static void weigh(Sub *restrict sub, const float *restrict x, const float *restrict importance, float mean) {
+static inline void weigh(Sub *restrict sub, const float *restrict x, const float *restrict importance, float mean) {
     for (int i = 0; i < SIZE; ++i) {
         sub->weight[i] = importance ? importance[i] * sqrtf(mean + x[i] * x[i]) : x[i] * x[i];
         sub->root[i] = sqrtf(sub->weight[i]);
     }
 }
 
-static void inverses(float inverse[TRIALS], int around, float largest) {
+static inline void inverses(float inverse[TRIALS], int around, float largest) {
     for (int trial = 0; trial < TRIALS; ++trial) inverse[trial] = (15 + (float)(trial - around) * 0.2f) / largest;
 }
 
-static float fit_xxs(Sub *sub, uint32_t points[POINTS]) {
+static inline float fit_xxs(const Grid *grid, Sub *sub, uint32_t points[POINTS]) {
     const float largest = maximum(sub->x, SIZE);
     float inverse[TRIALS];
     int off_grid = 0;
     for (int i = 0; i < POINTS; ++i) points[i] = doubled(0, 4);
     if (largest < 1e-8f) return -1;
     inverses(inverse, 15, largest);
-    float scale = fit(&GRID_XXS, sub, inverse, 31, largest / 15, points, &off_grid, SIZE, 4);
-    if (off_grid && scale > 0) scale = refit(&GRID_XXS, sub, scale, points, off_grid, SIZE, 4);
+    float scale = fit(grid, sub, inverse, 31, largest / 15, points, &off_grid, SIZE, 4);
+    if (off_grid && scale > 0) scale = refit(grid, sub, scale, points, off_grid, SIZE, 4);
     turn(&scale, sub->signs, SIZE, 127);
     return scale;
 }
 
-static void block_xxs(BlockIQ3_XXS *restrict made, const float *restrict x, const float *restrict columns, float mean) {
+static inline void block_xxs(BlockIQ3_XXS *restrict made, const Grid *grid, const float *restrict x,
+                             const float *restrict columns, float mean) {
     float scales[SUB_BLOCKS], largest = 0;
     uint32_t last[SUB_BLOCKS] = {0}, points[POINTS];
     memset(made, 0, sizeof *made);
@@ -65,12 +66,12 @@ static void block_xxs(BlockIQ3_XXS *restrict made, const float *restrict x, cons
         Sub sub;
         weigh(&sub, x + i * SIZE, columns ? columns + i * SIZE : NULL, mean);
         take_signs(&sub, x + i * SIZE, SIZE, 1);
-        scales[i] = fit_xxs(&sub, points);
+        scales[i] = fit_xxs(grid, &sub, points);
         if (scales[i] < 0) {
             scales[i] = 0;
             continue;
         }
-        for (int j = 0; j < POINTS; ++j) made->points[i * POINTS + j] = (uint8_t)number_of(&GRID_XXS, points[j], 4);
+        for (int j = 0; j < POINTS; ++j) made->points[i * POINTS + j] = (uint8_t)number_of(grid, points[j], 4);
         for (int j = 0; j < 4; ++j) last[i] |= (uint32_t)sub.signs[j] << 7 * j;
         largest = largest > scales[i] ? largest : scales[i];
     }
@@ -86,19 +87,20 @@ static void block_xxs(BlockIQ3_XXS *restrict made, const float *restrict x, cons
     }
 }
 
-static float fit_s(Sub *sub, uint32_t points[POINTS]) {
+static inline float fit_s(const Grid *grid, Sub *sub, uint32_t points[POINTS]) {
     const float largest = maximum(sub->x, SIZE);
     float inverse[TRIALS];
     int off_grid = (1 << POINTS) - 1;
     for (int i = 0; i < POINTS; ++i) points[i] = doubled(0, 4);
     inverses(inverse, 9, largest);
-    float scale = fit(&GRID_S, sub, inverse, 19, largest / 15, points, &off_grid, SIZE, 4);
-    if (off_grid && scale > 0) scale = refit(&GRID_S, sub, scale, points, (1 << POINTS) - 1, SIZE, 4);
+    float scale = fit(grid, sub, inverse, 19, largest / 15, points, &off_grid, SIZE, 4);
+    if (off_grid && scale > 0) scale = refit(grid, sub, scale, points, (1 << POINTS) - 1, SIZE, 4);
     turn(&scale, sub->signs, SIZE, 255);
     return scale;
 }
 
-static void block_s(BlockIQ3_S *restrict made, const float *restrict x, const float *restrict columns, float mean) {
+static inline void block_s(BlockIQ3_S *restrict made, const Grid *grid, const float *restrict x,
+                           const float *restrict columns, float mean) {
     float scales[SUB_BLOCKS] = {0}, largest = 0;
     uint32_t points[POINTS];
     uint8_t *numbers = made->points, *signs = made->signs;
@@ -109,9 +111,9 @@ static void block_s(BlockIQ3_S *restrict made, const float *restrict x, const fl
         take_signs(&sub, x + i * SIZE, SIZE, 0);
         // As in ggml, those behind a sub-block of zeros then move to where it would be.
         if (maximum(sub.x, SIZE) == 0) continue;
-        scales[i] = fit_s(&sub, points);
+        scales[i] = fit_s(grid, &sub, points);
         for (int j = 0; j < POINTS; ++j) {
-            const int number = number_of(&GRID_S, points[j], 4);
+            const int number = number_of(grid, points[j], 4);
             *numbers++ = (uint8_t)number;
             made->high[i] |= (uint8_t)(number >> 8 << j);
         }
@@ -125,6 +127,6 @@ static void block_s(BlockIQ3_S *restrict made, const float *restrict x, const fl
     for (int i = 0; i < SUB_BLOCKS; ++i) made->scales[i / 2] |= (uint8_t)(small_scale(scales[i], inverse) << i % 2 * 4);
 }
 
-QUANTIZER(iq3_xxs) { EACH_SUPER_BLOCK(BlockIQ3_XXS, block_xxs, 2); }
+GRID_QUANTIZER(iq3_xxs, GRID_XXS) { EACH_SUPER_BLOCK(BlockIQ3_XXS, block_xxs, 2); }
 
-QUANTIZER(iq3_s) { EACH_SUPER_BLOCK(BlockIQ3_S, block_s, 2); }
+GRID_QUANTIZER(iq3_s, GRID_S) { EACH_SUPER_BLOCK(BlockIQ3_S, block_s, 2); }

@@ -5,6 +5,7 @@
 #define SIZE 32
 #define SUB_BLOCKS (SUPER / SIZE)
 #define TRIALS 15
+#define TRIED 16 // at the same time
 
 typedef struct {
     uint16_t scale;
@@ -18,11 +19,11 @@ typedef struct {
     uint8_t levels[SUPER / 2];
 } BlockIQ4_XS;
 
-static const float FIRST = -127;
-static const float STEP[15] = {23, 21, 18, 16, 14, 13, 12, 11, 12, 12, 13, 15, 16, 20, 24};
+TABLE float FIRST = -127;
+TABLE float STEP[15] = {23, 21, 18, 16, 14, 13, 12, 11, 12, 12, 13, 15, 16, 20, 24};
 // Halfway between two values, where ggml takes the upper one. Its differences to both are exact near there, so that
 // comparing them is comparing with this.
-static const float MIDDLE[15] = {-115.5f, -93.5f, -74, -57,   -42, -28.5f, -16, -4.5f,
+TABLE float MIDDLE[15] = {-115.5f, -93.5f, -74, -57,   -42, -28.5f, -16, -4.5f,
                                  7,       19,     31.5f, 45.5f, 61, 79, 101};
 
 // The index of the value next to `x`. NaN gives the last, as in ggml: hence "not less".
@@ -44,7 +45,7 @@ typedef struct {
     float lower[SIZE], upper[SIZE], middle[SIZE];
 } Choice;
 
-static void choose(Choice *choice, const float *x, float first, float last) {
+static inline void choose(Choice *choice, const float *x, float first, float last) {
     for (int i = 0; i < SIZE; ++i) {
         const float a = first * x[i], b = last * x[i];
         const float low = a < b ? a : b, high = a < b ? b : a;
@@ -61,7 +62,8 @@ static void choose(Choice *choice, const float *x, float first, float last) {
 }
 
 // ggml's first trial has the sign of the others turned.
-static float first_scale(const float *restrict x, const float *restrict weight, float inverse, float *restrict best) {
+static inline float first_scale(const float *restrict x, const float *restrict weight, float inverse,
+                                float *restrict best) {
     float values[SIZE], by_x[SIZE], by_value[SIZE], sum_x = 0, sum_2 = 0;
     for (int i = 0; i < SIZE; ++i) values[i] = value_of(inverse * x[i]);
     for (int i = 0; i < SIZE; ++i) {
@@ -78,24 +80,24 @@ static float first_scale(const float *restrict x, const float *restrict weight, 
 }
 
 // The scale of 32 weights: the best of the first trial and 15 others, a lane each.
-static float scale_of(const float *restrict x, const float *restrict weight) {
+static inline float scale_of(const float *restrict x, const float *restrict weight) {
     const float largest = largest_of(x, SIZE);
     if (fabsf(largest) < 1e-15f) return 0;
-    float inverse[LANES], best, sum_x[LANES], sum_2[LANES];
+    float inverse[TRIED], best, sum_x[TRIED], sum_2[TRIED];
     float scale = first_scale(x, weight, 1 / (largest / 127), &best);
-    EACH_LANE inverse[lane] = (float)(lane - 134) / largest;
+    for (int trial = 0; trial < TRIED; ++trial) inverse[trial] = (float)(trial - 134) / largest;
     Choice choice;
-    choose(&choice, x, inverse[0], inverse[LANES - 1]);
-    EACH_LANE {
+    choose(&choice, x, inverse[0], inverse[TRIED - 1]);
+    for (int trial = 0; trial < TRIED; ++trial) {
         float by_x = 0, by_value = 0;
         for (int i = 0; i < SIZE; ++i) {
             const float lower = choice.lower[i], upper = choice.upper[i], middle = choice.middle[i];
-            const float value = inverse[lane] * x[i] < middle ? lower : upper;
+            const float value = inverse[trial] * x[i] < middle ? lower : upper;
             by_x += weight[i] * value * x[i];
             by_value += weight[i] * value * value;
         }
-        sum_x[lane] = by_x;
-        sum_2[lane] = by_value;
+        sum_x[trial] = by_x;
+        sum_2[trial] = by_value;
     }
     for (int trial = 0; trial < TRIALS; ++trial) {
         if (sum_2[trial] > 0 && sum_x[trial] * sum_x[trial] > best * sum_2[trial]) {
@@ -106,7 +108,7 @@ static float scale_of(const float *restrict x, const float *restrict weight) {
     return scale;
 }
 
-static void weigh(float *restrict weight, const float *restrict x, const float *restrict importance, float mean) {
+static inline void weigh(float *restrict weight, const float *restrict x, const float *restrict importance, float mean) {
     if (importance) {
         for (int i = 0; i < SIZE; ++i) weight[i] = importance[i] * sqrtf(mean + x[i] * x[i]);
     } else {
@@ -114,17 +116,17 @@ static void weigh(float *restrict weight, const float *restrict x, const float *
     }
 }
 
-static void write(uint8_t *restrict levels, const float *restrict x, float inverse) {
+static inline void write(uint8_t *restrict levels, const float *restrict x, float inverse) {
     int index[SIZE];
     for (int i = 0; i < SIZE; ++i) index[i] = index_of(inverse * x[i]);
     for (int i = 0; i < SIZE / 2; ++i) levels[i] = (uint8_t)(index[i] | index[i + SIZE / 2] << 4);
 }
 
 QUANTIZER(iq4_nl) {
-    BlockIQ4_NL *made = out;
     const int64_t blocks = rows * (row / SIZE);
     float sums[AHEAD], weight[SIZE];
-    for (int64_t block = 0; block < blocks; ++block, ++made) {
+    for (int64_t block = THREAD; block < blocks; block += THREADS) {
+        BlockIQ4_NL *made = (BlockIQ4_NL *)out + block;
         const float *x = values + block * SIZE;
         if (block % AHEAD == 0 && importance) sums_of_squares(sums, x, SIZE, blocks - block);
         weigh(weight, x, importance ? importance + block * SIZE % row : NULL, sums[block % AHEAD] * (2.f / SIZE));
@@ -136,7 +138,7 @@ QUANTIZER(iq4_nl) {
 }
 
 // The six bits of each scale, then the weights with the scales that these stand for.
-static void write_super(BlockIQ4_XS *restrict made, const float *restrict x, const float scales[SUB_BLOCKS]) {
+static inline void write_super(BlockIQ4_XS *restrict made, const float *restrict x, const float scales[SUB_BLOCKS]) {
     float largest = 0; // which no NaN is, of sums that overflow
     for (int i = 0; i < SUB_BLOCKS; ++i) largest = fabsf(scales[i]) > fabsf(largest) ? scales[i] : largest;
     const float scale = -largest / 32;
@@ -153,10 +155,10 @@ static void write_super(BlockIQ4_XS *restrict made, const float *restrict x, con
 }
 
 QUANTIZER(iq4_xs) {
-    BlockIQ4_XS *made = out;
     const int64_t blocks = rows * (row / SUPER);
     float sums[AHEAD], weight[SIZE], scales[SUB_BLOCKS];
-    for (int64_t block = 0; block < blocks; ++block, ++made) {
+    for (int64_t block = THREAD; block < blocks; block += THREADS) {
+        BlockIQ4_XS *made = (BlockIQ4_XS *)out + block;
         const float *x = values + block * SUPER;
         const float *columns = importance ? importance + block * SUPER % row : NULL;
         if (block % AHEAD == 0 && importance) sums_of_squares(sums, x, SUPER, blocks - block);

@@ -82,7 +82,7 @@ QUANTIZER(q2_k) {
     const int64_t blocks = rows * (row / SUPER);
     SuperBlocks now;
     Scaled scaled;
-    for (int64_t first = 0; first < blocks; first += LANES) {
+    for (int64_t first = THREAD * LANES; first < blocks; first += THREADS * LANES) {
         const Batch from = batch(values, first, blocks, SUPER, row, importance);
         load(&now, &from);
         if (importance) {
@@ -176,7 +176,7 @@ QUANTIZER(q4_k) {
     const int64_t blocks = rows * (row / SUPER);
     SuperBlocks now;
     Scaled scaled;
-    for (int64_t first = 0; first < blocks; first += LANES) {
+    for (int64_t first = THREAD * LANES; first < blocks; first += THREADS * LANES) {
         const Batch from = batch(values, first, blocks, SUPER, row, importance);
         load(&now, &from);
         scale_4_5(15, -1.f, 20, importance != NULL, &now, &scaled);
@@ -198,7 +198,7 @@ QUANTIZER(q5_k) {
     const int64_t blocks = rows * (row / SUPER);
     SuperBlocks now;
     Scaled scaled;
-    for (int64_t first = 0; first < blocks; first += LANES) {
+    for (int64_t first = THREAD * LANES; first < blocks; first += THREADS * LANES) {
         const Batch from = batch(values, first, blocks, SUPER, row, importance);
         load(&now, &from);
         scale_4_5(31, -0.5f, 15, importance != NULL, &now, &scaled);

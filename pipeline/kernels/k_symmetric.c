@@ -83,7 +83,7 @@ QUANTIZER(q3_k) {
     const int64_t blocks = rows * (row / SUPER);
     SuperBlocks now;
     Scaled scaled;
-    for (int64_t first = 0; first < blocks; first += LANES) {
+    for (int64_t first = THREAD * LANES; first < blocks; first += THREADS * LANES) {
         const Batch from = batch(values, first, blocks, SUPER, row, importance);
         load(&now, &from);
         if (importance) {
@@ -138,7 +138,7 @@ QUANTIZER(q6_k) {
     SuperBlocks now;
     Scaled scaled;
     float largest[LANES];
-    for (int64_t first = 0; first < blocks; first += LANES) {
+    for (int64_t first = THREAD * LANES; first < blocks; first += THREADS * LANES) {
         const Batch from = batch(values, first, blocks, SUPER, row, importance);
         load(&now, &from);
         if (!importance) {

@@ -1,6 +1,8 @@
 // What the kernels share. One lane does what ggml does to one block, in ggml's order and with ggml's operations, and the
 // compiler makes vectors of LANES neighbours: arrays end in [LANES], inner loops go over all lanes, and what is a branch
 // in ggml is a selection here. IEEE operations then give the same bits, whatever the width of the vectors.
+//
+// A GPU compiles the same files (gpu.h), and there a lane is a thread.
 #ifndef LANES_H
 #define LANES_H
 
@@ -8,7 +10,29 @@
 #include <math.h>
 #include <string.h>
 
+#ifndef ON_GPU
 #define LANES 16
+#define TABLE static const
+#define ANYWHERE // also on the processor beside a GPU
+// One thread does all that a call asks for. On a GPU each does every THREADS-th batch of it, or its part of a row that
+// its group of threads has in common.
+#define THREAD 0
+#define THREADS 1
+#define GROUP 0
+#define GROUPS 1
+#define MEMBER 0
+#define MEMBERS 1
+
+static inline int32_t bits_of(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// float to int, towards zero.
+static inline int truncated(float value) { return (int)value; }
+#endif
+
 #define EACH_LANE for (int lane = 0; lane < LANES; ++lane)
 
 static inline int least(int a, int b) { return a < b ? a : b; }
@@ -18,26 +42,20 @@ static inline int clamped(int value, int low, int high) { return most(low, least
 // ggml's rounding to the nearest integer, halves to even: by adding 1.5 * 2^23. What is too large for that gives the same
 // nonsense as there, which is why it is done on the bits.
 static inline int nearest(float value) {
-    const float shifted = value + 12582912.f;
-    int32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    return (bits & 0x007fffff) - 0x00400000;
+    return (bits_of(value + 12582912.f) & 0x007fffff) - 0x00400000;
 }
 
 // float to IEEE half, halves to even.
 static inline uint16_t to_half(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
+    uint32_t bits = (uint32_t)bits_of(value);
     const uint32_t sign = bits >> 16 & 0x8000;
     bits &= 0x7fffffff;
     if (bits > 0x7f800000) return (uint16_t)(sign | 0x7e00);
     if (bits >= 0x477ff000) return (uint16_t)(sign | 0x7c00);
     if (bits < 0x38800000) { // subnormal: the last bit of a float in [0.5, 1) is worth as much as a half's
-        float shifted;
-        memcpy(&shifted, &bits, sizeof shifted);
-        shifted += 0.5f;
-        memcpy(&bits, &shifted, sizeof bits);
-        return (uint16_t)(sign | (bits - 0x3f000000));
+        float small;
+        memcpy(&small, &bits, sizeof small);
+        return (uint16_t)(sign | ((uint32_t)bits_of(small + 0.5f) - 0x3f000000));
     }
     return (uint16_t)(sign | (((bits + 0xfff + (bits >> 13 & 1)) >> 13) - (112 << 10)));
 }

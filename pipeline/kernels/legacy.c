@@ -116,7 +116,7 @@ static inline void levels_alone(Type type, const float *restrict x, float scale,
     const float inverse = scale != 0 ? 1.0f / scale : 0.0f, half = (float)(type.top / 2 + 1);
     for (int i = 0; i < BLOCK; ++i) {
         const float level = type.has_minimum ? (x[i] - low) * inverse + 0.5f : x[i] * inverse + (half + 0.5f);
-        const int whole = (int)level;
+        const int whole = truncated(level);
         levels[i] = (uint8_t)(type.has_minimum && type.top == 31 ? whole : least(type.top, (int8_t)whole));
     }
 }
@@ -138,7 +138,7 @@ static inline void quantize_weighted(Type type, const float *restrict values, vo
     const int64_t blocks = rows * (row / BLOCK);
     float means[LANES], x[BLOCK][LANES], w[BLOCK][LANES], mean[LANES];
     mean_squares(values, rows, row, means);
-    for (int64_t first = 0; first < blocks; first += LANES) {
+    for (int64_t first = MEMBER * LANES; first < blocks; first += MEMBERS * LANES) {
         const Batch from = batch(values, first, blocks, BLOCK, row, importance);
         side_by_side(x, from.values, BLOCK);
         side_by_side(w, from.importance, BLOCK);
@@ -168,11 +168,11 @@ static inline void quantize_weighted(Type type, const float *restrict values, vo
 static inline void quantize(Type type, const float *restrict values, void *restrict out, int64_t rows, int64_t row,
                             const float *restrict importance) {
     const int64_t a_row = row / BLOCK;
-    for (int64_t first = 0; importance && first < rows; first += LANES) {
+    for (int64_t first = GROUP * LANES; importance && first < rows; first += GROUPS * LANES) {
         const int some = rows - first < LANES ? (int)(rows - first) : LANES;
         quantize_weighted(type, values + first * row, out, first * a_row, some, row, importance);
     }
-    for (int64_t first = 0; !importance && first < rows * a_row; first += LANES) {
+    for (int64_t first = THREAD * LANES; !importance && first < rows * a_row; first += THREADS * LANES) {
         const Batch from = batch(values, first, rows * a_row, BLOCK, row, NULL);
         float x[BLOCK][LANES], scale[LANES], low[LANES];
         side_by_side(x, from.values, BLOCK);
@@ -208,14 +208,15 @@ QUANTIZER(q5_1) {
 QUANTIZER(q8_0) {
     (void)importance; // ggml does not read it
     const int64_t blocks = rows * (row / BLOCK);
-    BlockQ8_0 *made = out;
-    for (const float *x = values; x < values + rows * row; x += BLOCK, ++made) {
+    for (int64_t block = THREAD; block < blocks; block += THREADS) {
+        const float *x = values + block * BLOCK;
+        BlockQ8_0 *made = (BlockQ8_0 *)out + block;
         const float scale = largest_size(x) / 127, inverse = scale != 0 ? 1.0f / scale : 0.0f;
         made->scale = to_half(scale);
         for (int i = 0; i < BLOCK; ++i) {
             // Halves away from zero, as roundf: a half less its last bit, so that 0.49999997 does not become 1.
             const float level = x[i] * inverse;
-            made->levels[i] = (int8_t)(int)(level + copysignf(0.49999997f, level));
+            made->levels[i] = (int8_t)truncated(level + copysignf(0.49999997f, level));
         }
     }
     return (size_t)blocks * sizeof(BlockQ8_0);

@@ -23,7 +23,7 @@ from pipeline.toolchain import PATIENT, tools
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pipeline.kernels.build import Compiler
+    from pipeline.kernels.build import Compiler, Target
     from pipeline.progress import Task
     from pipeline.store import Store
     from pipeline.toolchain import Toolchain
@@ -38,11 +38,12 @@ ENVIRONMENT: Final = {**PATIENT, "GGML_NO_BACKTRACE": "1"}
 
 @dataclass(frozen=True)
 class Library(Step):
-    """The kernels as this machine's compiler makes them; where it does not, `failure.txt`."""
+    """The kernels as this machine's compiler makes them for a target; where it does not, `failure.txt`."""
 
     compiler: Compiler
     machine: str
     """What they are built for."""
+    target: Target = build.CPU
     sources: Path = build.SOURCES
     kind: ClassVar[str] = "kernels"
     # Built for this machine's processor, and run here: nobody else has a use for it, or is to have a hand in it.
@@ -50,15 +51,16 @@ class Library(Step):
 
     @property
     def label(self) -> str:
-        return "build the fast quantizers"
+        return f"build the fast quantizers for the {self.target.name}"
 
     def inputs(self) -> dict[str, Any]:
-        return {"sources": build.digest(self.sources), "compiler": list(self.compiler), "machine": self.machine}
+        sources = build.digest(self.target, self.sources)
+        return {"sources": sources, "compiler": list(self.compiler), "machine": self.machine}
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
-        for flags in (build.FLAGS, build.PORTABLE):
+        for flags in (self.target.flags, self.target.portable):
             try:
-                build.build(room, self.compiler.command, self.sources, flags)
+                build.build(room, self.compiler.command, self.target, self.sources, flags)
             except ToolchainError as error:
                 (room / FAILURE).write_text(str(error))
             else:
@@ -78,7 +80,8 @@ class Proof(Step):
 
     @property
     def label(self) -> str:
-        return f"hold the fast quantizer of {self.type} against llama.cpp {self.toolchain.source.commit}"
+        commit = self.toolchain.source.commit
+        return f"hold the fast quantizer of {self.type} on the {self.library.target.name} against llama.cpp {commit}"
 
     def inputs(self) -> dict[str, Any]:
         return {
@@ -91,24 +94,31 @@ class Proof(Step):
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
         ggml = tools(store, self.toolchain).path(LIBRARY)
         library = store.get(self.library).file(build.LIBRARY)
-        (room / VERDICT).write_text(compared(ggml, library, self.type, room))
+        verdict = compared(ggml, library, self.type, room, self.library.target)
+        if verdict == prove.NOTHING:
+            raise ToolchainError(verdict)  # and keep nothing
+        (room / VERDICT).write_text(verdict)
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """What the worker may call."""
+    """What the worker may call of a target's."""
 
     library: Path | None
     types: tuple[str, ...] = ()
 
 
-def compared(ggml: Path, library: Path, type_: str, room: Path, rounds: int = 1, seed: int = 0) -> str:
+def compared(
+    ggml: Path, library: Path, type_: str, room: Path, target: Target = build.CPU, *, rounds: int = 1, seed: int = 0
+) -> str:
     """Return what becomes of a type: `SAME`, or what is wrong with its kernel, for the end of a sentence.
 
     `SLOW` where the bytes are the same and ggml, on this machine, makes them no later.
     """
     job = room / "job"
-    prove.Job(str(ggml), str(library), prove.Type(type_, NUMBERS[type_], *SIZES[type_]), seed, rounds).write(job)
+    piece = target.piece if target is build.GPU else None
+    of = prove.Type(type_, NUMBERS[type_], *SIZES[type_])
+    prove.Job(str(ggml), str(library), of, seed, rounds, piece).write(job)
     command = [sys.executable, "-P", prove.__file__, job]
     try:
         printed = shell.run(command, cwd=room, env=ENVIRONMENT, doing="comparing it with ggml").stdout
@@ -116,6 +126,8 @@ def compared(ggml: Path, library: Path, type_: str, room: Path, rounds: int = 1,
         return str(error)
     finally:
         job.unlink()
+    if prove.NOTHING in printed.splitlines():
+        return prove.NOTHING
     # ggml may have something to say, too.
     if (said := re.search(r"^(\d+) bytes differ; ([\d.]+|inf) times as fast$", printed, re.MULTILINE)) is None:
         return "nothing came of comparing it with ggml"
@@ -124,26 +136,37 @@ def compared(ggml: Path, library: Path, type_: str, room: Path, rounds: int = 1,
     return SAME if float(said[2]) > 1 else SLOW
 
 
-def proven(store: Store, toolchain: Toolchain, types: Iterable[str]) -> Kernels:
+def proven(store: Store, toolchain: Toolchain, types: Iterable[str], target: Target = build.CPU) -> Kernels:
     """Return what the worker may call for these types, building and proving what this machine has not yet.
 
-    What cannot be had is said once a run, and left to ggml.
+    What cannot be had is said once a run, and left to ggml, or to the CPU.
     """
     say = store.display.say_once
     wanted = sorted(set(build.types()) & set(types))
     if not wanted:
         return Kernels(None)
-    if (compiler := build.compiler()) is None:
+    compiler, gpus = build.compiler(target), build.gpus() if target is build.GPU else ""
+    if target is build.GPU and not (compiler and gpus):
+        return Kernels(None)
+    if compiler is None:
         say("warning: there is no C compiler (cc, gcc, clang, or CC) for the fast quantizers, so ggml's own are used.")
         return Kernels(None)
-    step = Library(compiler, toolchain.machine)
+    step = Library(compiler, f"{toolchain.machine} {gpus}".strip(), target)
     library = store.get(step)
     if FAILURE in library.files:
-        say(f"warning: ggml's own quantizers are used: {library.file(FAILURE).read_text()}")
+        say(f"warning: {target.instead} quantizers are used: {library.file(FAILURE).read_text()}")
         return Kernels(None)
-    verdicts = {name: store.get(Proof(step, toolchain, name)).file(VERDICT).read_text() for name in wanted}
+    verdicts = {name: _verdict(store, Proof(step, toolchain, name)) for name in wanted}
     for name, verdict in verdicts.items():
         if verdict not in (SAME, SLOW):
-            say(f"warning: the fast quantizer of {name} is not used here, ggml's own is: {verdict}")
+            here = f"is not used on the {target.name}, {target.instead} is"
+            say(f"warning: the fast quantizer of {name} {here}: {verdict}")
     same = tuple(name for name, verdict in verdicts.items() if verdict == SAME)
     return Kernels(library.file(build.LIBRARY), same)
+
+
+def _verdict(store: Store, step: Proof) -> str:
+    try:
+        return store.get(step).file(VERDICT).read_text()
+    except ToolchainError as error:
+        return str(error)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ABORTING = ("IQ1", "IQ2", "IQ3")
 """Types at which ggml ends the process when the squares of weights overflow."""
+NOTHING = "it made nothing, as on a GPU that has no memory left, and is tried again the next time"
+"""What is said of a kernel that gives up."""
 GUARD = 64
 """Bytes behind the last block, which a kernel has to leave alone."""
 ROWS = {32: (32, 576, 1024), 256: (256, 1024, 2816)}
@@ -55,6 +57,8 @@ class Job:
     type: Type
     seed: int = 0
     rounds: int = 1
+    piece: int | None = None
+    """Weights that a kernel of the GPU gets at a time; None for one of the CPU."""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -63,6 +67,10 @@ class Job:
     def read(cls, path: Path) -> Job:
         fields = json.loads(path.read_bytes())
         return cls(**fields | {"type": Type(**fields["type"])})
+
+
+class NothingMade(Exception):  # noqa: N818 - of a kernel, and no error where that is a GPU's
+    pass
 
 
 class Pair:
@@ -99,9 +107,14 @@ class Pair:
         return int(self._kernel(values.ctypes.data, out.ctypes.data, rows, row, _address(importance)))
 
     def different(self, values: NDArray[np.float32], importance: NDArray[np.float32] | None) -> int:
-        """Return how many bytes the two make differently; all, where they do not say that they made as many."""
+        """Return how many bytes the two make differently; all, where they do not say that they made as many.
+
+        Raises `NothingMade`.
+        """
         theirs, ours = self.out(values), self.out(values)
-        same_size = self.by_ggml(values, importance, theirs) == self.by_kernel(values, importance, ours)
+        if not (made := self.by_kernel(values, importance, ours)):
+            raise NothingMade
+        same_size = self.by_ggml(values, importance, theirs) == made
         return int(np.count_nonzero(theirs != ours)) if same_size else theirs.size
 
 
@@ -213,28 +226,42 @@ def prove(pair: Pair, random: np.random.Generator) -> int:
     return wrong
 
 
-def gain(pair: Pair, random: np.random.Generator) -> float:
-    """Return how many times as fast as ggml the kernel is, by CPU time: with an imatrix or without, the lesser."""
+def gain(pair: Pair, random: np.random.Generator, piece: int | None) -> tuple[float, int]:
+    """Return how many times as fast as ggml the kernel is, with an imatrix or without, and what differs in bytes.
+
+    By CPU time; by the clock for a GPU, which gets as many weights as it gets from the worker. Raises `NothingMade`.
+    """
     row = ROWS[256][-1]
     rows, importance = plain_rows(random, row)[:16], importances(random, row)[0]
-    out = pair.out(rows)
-    ratios = []
+    times_as_many, clock = (piece // rows.size, time.perf_counter) if piece else (1, time.thread_time)
+    many = np.tile(rows, (times_as_many, 1))
+    theirs, ours = pair.out(rows), pair.out(many)
+    ratios, wrong = [], 0
     for matrix in [importance] if pair.needs_imatrix else [None, importance]:
         seconds: tuple[list[float], list[float]] = ([], [])
         for _ in range(TIMED):
-            for times, quantize in zip(seconds, (pair.by_ggml, pair.by_kernel), strict=True):
-                begin = time.thread_time()
-                quantize(rows, matrix, out)
-                times.append(time.thread_time() - begin)
-        ratios.append(min(seconds[0]) / min(seconds[1]))
-    return min(ratios)
+            begin = clock()
+            pair.by_ggml(rows, matrix, theirs)
+            between = clock()
+            if not pair.by_kernel(many, matrix, ours):
+                raise NothingMade
+            seconds[0].append(between - begin)
+            seconds[1].append(clock() - between)
+        ratios.append(min(seconds[0]) / min(seconds[1]) * times_as_many)
+        wrong += int(np.count_nonzero(np.tile(theirs[:-GUARD], times_as_many) != ours[:-GUARD]))
+    return min(ratios), wrong
 
 
 def main() -> None:
     job = Job.read(Path(sys.argv[1]))
     pair = Pair(ctypes.CDLL(job.ggml), ctypes.CDLL(job.kernels), job.type)
-    wrong = sum(prove(pair, np.random.default_rng([job.seed, number])) for number in range(job.rounds))
-    print(f"{wrong} bytes differ; {gain(pair, np.random.default_rng(job.seed)):.2f} times as fast")
+    try:
+        wrong = sum(prove(pair, np.random.default_rng([job.seed, number])) for number in range(job.rounds))
+        ratio, more = gain(pair, np.random.default_rng(job.seed), job.piece)
+    except NothingMade:
+        print(NOTHING)
+    else:
+        print(f"{wrong + more} bytes differ; {ratio:.2f} times as fast")
 
 
 if __name__ == "__main__":

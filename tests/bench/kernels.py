@@ -2,6 +2,7 @@
 
 Both get the same rows by turns, in one thread, so that whatever else the machine does counts for both; the figures are
 medians, of the thread's CPU time, with the ratio of the wall time beside it. What is timed last is what is compared.
+Where there is a GPU it comes after that, by the clock, with all copies, and with as much as it gets at a time.
 """
 
 from __future__ import annotations
@@ -34,10 +35,15 @@ class Measured:
     imatrix: bool
     rates: tuple[float, float]
     """Million weights a second of CPU time: ggml's and ours."""
-    wall: float
-    """How many times faster by wall time."""
+    by_clock: tuple[float, float]
+    """The same of wall time."""
     compared: int
     different: int
+
+    @property
+    def wall(self) -> float:
+        """How many times faster by wall time."""
+        return self.by_clock[1] / self.by_clock[0]
 
     @property
     def ratio(self) -> float:
@@ -52,22 +58,38 @@ def main() -> None:
     options = parser.parse_args()
     toolchain = pinned()
     with opened(toolchain) as store:
-        kernels = proof.proven(store, toolchain, options.types or build.types())
-        libraries = tools(store, toolchain).path(LIBRARY), kernels.library
+        types = options.types or build.types()
+        kernels = proof.proven(store, toolchain, types)
+        gpu = proof.proven(store, toolchain, types, build.GPU)
+        ggml = tools(store, toolchain).path(LIBRARY)
     if kernels.library is None:
         raise SystemExit("There are no kernels on this machine.")
     print(f"{'':8} {'imatrix':7} {'ggml':>8} {'kernel':>8}  ratio  of wall time  bytes compared  different")
     for name in kernels.types:
-        for made in measure(libraries, name, options.weights // ROW, options.repeats):
+        for made in measure((ggml, kernels.library), name, options.weights // ROW, options.repeats):
             print(
                 f"{made.type:8} {'with' if made.imatrix else 'without':7} {made.rates[0]:6.1f} M {made.rates[1]:6.1f} M"
                 f"  {made.ratio:5.2f}  {made.wall:12.2f}  {made.compared:14,}  {made.different:9}",
                 flush=True,
             )
     print("\nM: million weights a second and core, of CPU time")
+    if gpu.types:
+        print(f"\n{build.gpus()}, beside one core: million weights a second by the clock, copies included\n")
+        print(f"{'':8} {'imatrix':7} {'ggml':>8} {'GPU':>8}  ratio  bytes compared  different")
+    for name in gpu.types:
+        rows = options.weights // ROW
+        for made in measure((ggml, gpu.library), name, rows, options.repeats, build.GPU.piece // ROW // rows):
+            print(
+                f"{made.type:8} {'with' if made.imatrix else 'without':7} {made.by_clock[0]:6.1f} M"
+                f" {made.by_clock[1]:6.1f} M  {made.wall:5.1f}  {made.compared:14,}  {made.different:9}",
+                flush=True,
+            )
 
 
-def measure(libraries: tuple[Path, Path | None], name: str, rows: int, repeats: int) -> list[Measured]:
+def measure(
+    libraries: tuple[Path, Path | None], name: str, rows: int, repeats: int, times_as_many: int = 1
+) -> list[Measured]:
+    """Measure a type, without an imatrix and with one. The kernel gets the rows so many times over."""
     type_ = prove.Type(name, NUMBERS[name], *SIZES[name])
     pair = prove.Pair(*(ctypes.CDLL(str(library)) for library in libraries), type_)
     random = np.random.default_rng(0)
@@ -78,16 +100,20 @@ def measure(libraries: tuple[Path, Path | None], name: str, rows: int, repeats: 
         compared = different = 0
         for turn in range(repeats + 1):
             values = (random.standard_normal((rows, ROW)) / 32).astype(np.float32)
-            theirs, ours = pair.out(values), pair.out(values)
+            many = np.tile(values, (times_as_many, 1))
+            theirs, ours = pair.out(values), pair.out(many)
             by_ggml = timed(pair.by_ggml, values, matrix, theirs)
-            by_kernel = timed(pair.by_kernel, values, matrix, ours)
-            compared += theirs.size - prove.GUARD
-            different += int(np.count_nonzero(theirs != ours))
+            by_kernel = timed(pair.by_kernel, many, matrix, ours)
+            compared += ours.size - prove.GUARD
+            wanted = np.tile(theirs[: -prove.GUARD], times_as_many)
+            different += int(np.count_nonzero(wanted != ours[: -prove.GUARD]))
             if turn:  # the first one builds ggml's tables
                 seconds.append((*by_ggml, *by_kernel))
         cpu, wall, our_cpu, our_wall = (median(side) for side in zip(*seconds, strict=True))
-        rates = (values.size / cpu / 1e6, values.size / our_cpu / 1e6)
-        found.append(Measured(name, matrix is not None, rates, wall / our_wall, compared, different))
+        million = values.size / 1e6
+        ours_million = million * times_as_many
+        rates, by_clock = (million / cpu, ours_million / our_cpu), (million / wall, ours_million / our_wall)
+        found.append(Measured(name, matrix is not None, rates, by_clock, compared, different))
     return found
 
 

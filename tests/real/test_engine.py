@@ -20,6 +20,7 @@ import ggufs
 import numpy as np
 import pytest
 from conftest import leftovers
+from emulated_gpu import WithGpu, plug_in
 from given import Given
 from machine import ROOT, empty_store
 
@@ -28,6 +29,7 @@ from pipeline.engine import plan, worker
 from pipeline.errors import KilledError, ToolchainError
 from pipeline.ggml import LIBRARY, Quantizer
 from pipeline.kernels import build, proof
+from pipeline.kernels.proof import Kernels
 from pipeline.quantize import FALLBACKS, QUANT, Quant
 from pipeline.recipe import QUANT_TYPES, TENSOR_TYPES, builtin
 from pipeline.result import Recipe
@@ -315,10 +317,61 @@ def test_a_kernel_that_is_wrong_makes_no_byte(bench, tmp_path, monkeypatch):
     assert made["Q4_K"].endswith("bytes differ")
     assert made["Q6_K"] == proof.SAME
     said = bench.ours.display._stream.getvalue()
-    assert said.count("warning: the fast quantizer of Q4_K is not used here, ggml's own is: ") == 1
-    monkeypatch.setattr(build, "compiler", lambda: None)
+    assert said.count("warning: the fast quantizer of Q4_K is not used on the CPU, ggml's own is: ") == 1
+    monkeypatch.setattr(build, "compiler", lambda *_: None)
     assert bench.differs(replace(quant, recipe=builtin("Q5_K_S"))) == []
     assert "warning: there is no C compiler" in bench.ours.display._stream.getvalue()
+
+
+@pytest.fixture
+def gpu_bench(machine_store, toolchain, tmp_path, monkeypatch):
+    """Both engines, ours with an emulated GPU that nothing is proven of yet, and without kernels of the CPU."""
+    plug_in(monkeypatch)
+    monkeypatch.setenv("EMULATED_LOG", str(tmp_path / "launches"))
+    proven = proof.proven
+
+    def of(store, toolchain, types, target):
+        return Kernels(None) if target is build.CPU else proven(store, toolchain, types, target)
+
+    monkeypatch.setattr(proof, "proven", of)
+    made = Workbench(machine_store, WithGpu(toolchain.source, cuda=True), tmp_path)
+    for kind in ("kernels", "proof"):
+        (made.ours.root / kind).unlink()
+    return made
+
+
+def launches(bench):
+    return (bench.root / "launches").stat().st_size
+
+
+def test_a_release_with_a_gpu(gpu_bench, monkeypatch):
+    """With a GPU, and with one that has no memory left once its kernels are proven."""
+    quant = gpu_bench.model()
+    assert gpu_bench.differs(quant) == []
+    proving = launches(gpu_bench)
+    gpu_bench.ours.get(replace(quant, recipe=Recipe(name="x", base="Q4_K_M", imatrix=False)))
+    assert launches(gpu_bench) > proving
+    working = launches(gpu_bench)
+    monkeypatch.setenv("EMULATED_MEMORY", "0")
+    assert gpu_bench.differs(replace(quant, recipe=Recipe(name="x", base="Q4_K_M", pure=True))) == []
+    assert launches(gpu_bench) == working
+    assert "warning" not in gpu_bench.ours.display._stream.getvalue()
+
+
+def test_a_gpu_that_is_wrong_makes_no_byte(gpu_bench, tmp_path, monkeypatch):
+    sources = tmp_path / "sources"
+    shutil.copytree(build.SOURCES, sources)
+    text = (sources / "gpu.cu").read_text()
+    right = "importance ? gpu_values + weights : NULL"
+    assert right in text
+    (sources / "gpu.cu").write_text(text.replace(right, "NULL"))
+    monkeypatch.setattr(proof, "Library", partial(proof.Library, sources=sources))
+    quant = gpu_bench.model()
+    assert gpu_bench.differs(replace(quant, recipe=Recipe(name="x", base="Q4_K_M", output="Q8_0"))) == []
+    said = gpu_bench.ours.display._stream.getvalue()
+    for kind in ("Q4_K", "Q6_K"):
+        assert f"warning: the fast quantizer of {kind} is not used on the GPU, the CPU's is: " in said
+    assert "Q8_0 is not used" not in said
 
 
 def children(script):
