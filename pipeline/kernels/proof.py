@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -18,7 +21,7 @@ from pipeline.errors import ToolchainError
 from pipeline.ggml import LIBRARY, NUMBERS
 from pipeline.gguf_file import SIZES
 from pipeline.kernels import build, prove
-from pipeline.toolchain import PATIENT, tools
+from pipeline.toolchain import PATIENT, threads, tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -156,7 +159,11 @@ def proven(store: Store, toolchain: Toolchain, types: Iterable[str], target: Tar
     if FAILURE in library.files:
         say(f"warning: {target.instead} quantizers are used: {library.file(FAILURE).read_text()}")
         return Kernels(None)
-    verdicts = {name: _verdict(store, Proof(step, toolchain, name)) for name in wanted}
+    prove_one = partial(_verdict, store, step, toolchain)
+    contexts = [copy_context() for _ in wanted]  # in which the programs belong to whoever ends them
+    with ThreadPoolExecutor(threads()) as pool:
+        found = pool.map(lambda context, name: context.run(prove_one, name), contexts, wanted)
+        verdicts = dict(zip(wanted, found, strict=True))
     for name, verdict in verdicts.items():
         if verdict not in (SAME, SLOW):
             here = f"is not used on the {target.name}, {target.instead} is"
@@ -165,8 +172,8 @@ def proven(store: Store, toolchain: Toolchain, types: Iterable[str], target: Tar
     return Kernels(library.file(build.LIBRARY), same)
 
 
-def _verdict(store: Store, step: Proof) -> str:
+def _verdict(store: Store, library: Library, toolchain: Toolchain, name: str) -> str:
     try:
-        return store.get(step).file(VERDICT).read_text()
+        return store.get(Proof(library, toolchain, name)).file(VERDICT).read_text()
     except ToolchainError as error:
         return str(error)

@@ -41,7 +41,7 @@ def look(
                     f"{model.source} has {len(model.recipes):,} quants, and a preview holds {MOST:,} of a model. Take"
                     " some out of `quants`."
                 )
-            (steps,) = run.look([model], toolchain, matrix_file, sha256=shop.store.remembered.sha256)
+            (steps,) = run.look([model], toolchain, matrix_file)
             outlooks.append(_outlook(shop, steps))
         except GatedError:
             problems.append(

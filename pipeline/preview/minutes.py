@@ -1,8 +1,9 @@
 """How long a job takes: an estimate from measured rates, for a machine without a GPU.
 
-Rates were measured on two cores of an AMD EPYC with SmolLM2-135M and the pinned llama.cpp: prompt processing as
-`llama-perplexity --kl-divergence` has it, generation with `llama-bench`, quantizing a tensor type at a time. Quantizing
-and prompt processing are taken to grow with the cores; generation waits for the memory, and is not.
+Rates of prompt processing, as `llama-perplexity --kl-divergence` has it, and of generation, with `llama-bench`, were
+measured on two cores of an AMD EPYC with SmolLM2-135M and the pinned llama.cpp; those of quantizing on one core of a
+Xeon with AVX-512, by tests/bench/kernels.py with an imatrix. Quantizing and prompt processing are taken to grow with
+the cores; generation waits for the memory, and is not.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
 CORES = 16
 """Of the machine that is estimated for."""
 
-# Weights a second and core, times 1e6. Q5_0 and Q5_1 count as Q4_0 and Q4_1, whose search is theirs; types that
+# Weights a second and core, times 1e6. Q8_0 would have 740, and waits for what is read, hashed and written; types that
 # nobody has measured count as slow ones.
 _QUANTIZING = {
-    "F32": 500.0, "F16": 500.0, "BF16": 500.0, "Q8_0": 250.0, "Q4_0": 36.0, "Q5_0": 36.0, "Q6_K": 30.0, "Q3_K": 27.0,
-    "Q4_1": 9.0, "Q5_1": 9.0, "Q4_K": 8.5, "Q5_K": 7.5, "Q2_K": 7.0, "IQ4_XS": 5.0, "IQ1_S": 5.0, "IQ1_M": 5.0,
-    "IQ2_S": 4.5, "IQ4_NL": 3.5, "IQ3_S": 2.6, "IQ2_XXS": 2.3, "IQ3_XXS": 1.9, "IQ2_XS": 1.3,
+    "F32": 500.0, "F16": 500.0, "BF16": 500.0, "Q8_0": 250.0, "Q6_K": 150.0, "Q5_0": 138.0, "Q3_K": 117.0,
+    "Q4_0": 106.0, "IQ4_NL": 74.0, "IQ4_XS": 74.0, "Q5_1": 59.0, "Q4_K": 58.0, "Q5_K": 58.0, "Q4_1": 57.0,
+    "Q2_K": 45.0, "IQ2_S": 12.0, "IQ3_S": 11.4, "IQ1_S": 9.6, "IQ2_XXS": 8.9, "IQ1_M": 8.2, "IQ3_XXS": 7.0,
+    "IQ2_XS": 5.4,
 }  # fmt: skip
-_UNMEASURED = 2.5
+_UNMEASURED = 5.0
 # Weights that meet a token, a second and core: 473 tokens a second of 134.5 million weights on two cores.
 _MEETING = 32e9
 # Bytes of weights read a second, by all cores.

@@ -88,7 +88,7 @@ QUANTIZING = Rate(
     f"quantizing, {len(QUANTIZE)} tensor types",
     min(QUANTIZE.values()),
     f"weights a second and core for the slowest, {max(QUANTIZE.values()) / 1e6:.0f} million for the fastest",
-    "`pipeline/preview/minutes.py`",
+    "`pipeline/preview/minutes.py`, on a Xeon with AVX-512",
     "larger models; all tensors of a quant are taken to be of its main type",
 )
 # Of a type that nobody has measured.
