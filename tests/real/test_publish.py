@@ -262,7 +262,7 @@ def test_jobs_here_and_the_release_there(pipeline, hub, places, matrix_file, sto
     code, out, err = pipeline(*release)
     assert code == 0, err
     assert hub.uploaded() - sent < 250_000
-    assert {a.kind for a in elsewhere.artifacts()} - {*SHARED} == {"papers"}
+    assert {a.kind for a in elsewhere.artifacts()} - {*SHARED} == {"papers", "plot"}
     assert set(main(hub)) >= {"llama-Q8_0.gguf", "llama-Q4_K_M.gguf", "imatrix.gguf"}
 
 

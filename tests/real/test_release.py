@@ -174,7 +174,7 @@ def test_what_the_store_has_lost_and_the_target_has_is_not_made_again(make, matr
     before = {p.name: p.read_bytes() for p in made.directory.iterdir()}
     elsewhere = run.Workshop(empty_store(machine_store, tmp_path / "other"), tmp_path / "results", made.shop.target)
     assert run.run_model(elsewhere, made.steps, made.steps.model.recipes) == []
-    assert {a.kind for a in elsewhere.store.artifacts()} - {*SHARED} == {"papers"}
+    assert {a.kind for a in elsewhere.store.artifacts()} - {*SHARED} == {"papers", "plot"}
     assert {p.name: p.read_bytes() for p in made.directory.iterdir()} == before
     # Where the file is not what it was, it is.
     (made.directory / "llama-Q8_0.gguf").write_bytes(b"GGUF")
