@@ -239,7 +239,8 @@ def bundled(tmp_path, verdicts=(), quants=("Q8_0", "Q4_K_L")):
         results.append(factories.result(quant, file=factories.file(name, **sums)))
     provenance = factories.provenance(imatrix=entry("imatrix.gguf", gguf("imatrix")))
     draft = factories.release(quants=results, provenance=provenance, repo="me/gemma-2b-GGUF")
-    made = release.bundle(draft, "full", SOURCE, places, {"LICENSE": b"terms"})
+    store = Store(tmp_path / "plots", Display(io.StringIO()))
+    made = release.bundle(store, draft, "full", SOURCE, places, {"LICENSE": b"terms"})
     of = made.release.model_copy(update={"verdicts": (*made.release.verdicts, *verdicts)})
     return replace(made, release=of)
 

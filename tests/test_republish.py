@@ -50,7 +50,7 @@ def shop(tmp_path, source):
     provenance = factories.provenance(imatrix=entry("imatrix.gguf", gguf("imatrix")), revision=None)
     draft = factories.release(quants=results, provenance=provenance).model_copy(update={"repo": wanted(source).repo})
     places["imatrix.gguf"] = tmp_path / "imatrix.gguf"
-    made.target.publish(release.bundle(draft, "full", "# Old", places, {"LICENSE": b"terms"}))
+    made.target.publish(release.bundle(made.store, draft, "full", "# Old", places, {"LICENSE": b"terms"}))
     return made
 
 

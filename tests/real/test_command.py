@@ -70,7 +70,7 @@ def test_two_runs_at_once_share_the_work(start, store, matrix_file, tmp_path):
     assert [process.returncode for process in runs] == [0, 0]
     done = re.findall(r"^(\S+: .*): done in", outputs[0][1] + outputs[1][1], re.MULTILINE)
     assert sorted(done) == sorted(set(done))
-    assert len(done) == 5 + 2 * 5 + 1
+    assert len(done) == 5 + 2 * 5 + 2
     assert leftovers(store) == []
 
 

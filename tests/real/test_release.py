@@ -86,7 +86,14 @@ def test_one_quant_alone_then_one_more(make, matrix_file, store):
     made = make(matrix_file("llama", "Q5_K_M, Q4_K_M"))
     assert [r.quant for r in made.results] == ["Q5_K_M", "Q4_K_M"]
     added = [name.split("/")[0] for name in made_steps(store) - before]
-    assert sorted(kind for kind in added if kind != "tensor") == ["answer", "checks", "quality", "quant", "speed"]
+    assert sorted(kind for kind in added if kind != "tensor") == [
+        "answer",
+        "checks",
+        "plot",
+        "quality",
+        "quant",
+        "speed",
+    ]
     shared = len([name for name in before if name.startswith("tensor/")])
     assert 0 < added.count("tensor") < shared  # some of its tensors are of a type that Q4_K_M has, too
 
