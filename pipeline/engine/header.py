@@ -30,6 +30,14 @@ NUMBERS: Final = {name: number for number, name in TYPES.items()}
 
 def write(reference: GGUFFile, tensors: Sequence[Tensor], file_type: int, importance: ImatrixFile | None) -> bytes:
     """Return the header, padded, of a quant of these tensors; `file_type` is its llama_ftype."""
+    keys = metadata(reference, file_type, importance)
+    head = MAGIC + struct.pack("<IQQ", VERSION, len(tensors), len(keys))
+    body = b"".join([head, *(_string(key.encode()) + value for key, value in keys.items()), *map(_info, tensors)])
+    return body.ljust(padded(len(body)), b"\0")
+
+
+def metadata(reference: GGUFFile, file_type: int, importance: ImatrixFile | None) -> dict[str, bytes]:
+    """Return the quant's keys, each with its type and value as bytes."""
     keys = _keys(reference)
     _set(keys, "general.quantization_version", _number(QUANTIZATION_VERSION))
     _set(keys, "general.file_type", _number(file_type))
@@ -42,13 +50,10 @@ def write(reference: GGUFFile, tensors: Sequence[Tensor], file_type: int, import
         _set(keys, "quantize.imatrix.entries_count", _number(len(importance.entries)))
         if importance.chunks > 0:
             _set(keys, "quantize.imatrix.chunks_count", _number(importance.chunks))
-    head = MAGIC + struct.pack("<IQQ", VERSION, len(tensors), len(keys))
-    body = b"".join([head, *(_string(key.encode()) + value for key, value in keys.items()), *map(_info, tensors)])
-    return body.ljust(padded(len(body)), b"\0")
+    return keys
 
 
 def _keys(reference: GGUFFile) -> dict[str, bytes]:
-    """Return the reference's keys, each with its type and value as bytes."""
     keys = {}
     last = max((value.end for value in reference.values.values()), default=FIRST_KEY)
     clean = last - FIRST_KEY == reference.metadata_size  # no NUL in it, so that the vocabulary is copied whole

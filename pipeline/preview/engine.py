@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gguf import GGUFWriter
 
-from pipeline import gguf_file
+from pipeline import gguf_file, imatrix
 from pipeline.chunks import CONTEXT
 from pipeline.convert import REFERENCE
+from pipeline.engine import header
 from pipeline.errors import BadInputError, ToolchainError
 from pipeline.gguf_file import Tensor
 from pipeline.preview import sizes
 from pipeline.preview.foreseen import Foreseen, ForeseenQuant
 from pipeline.preview.skeleton import Skeleton
-from pipeline.quantize import dry_run, fallbacks, planned
+from pipeline.quantize import FILE_TYPES, dry_run, fallbacks, planned
 from pipeline.toolchain import tools
 
 if TYPE_CHECKING:
@@ -56,9 +57,8 @@ def foresee(store: Store, steps: Steps) -> Foreseen:
 
 def _quant(llama: Tools, steps: Steps, recipe: Recipe, reference: GGUFFile) -> ForeseenQuant:
     """Let llama-quantize say which type each tensor gets, and count."""
-    imatrix = steps.imatrix if recipe.imatrix else None
     job = steps.model.job(recipe.name)
-    matrix = reference.path.with_name(imatrix.file_name) if imatrix else None
+    matrix = reference.path.with_name(steps.imatrix.file_name) if recipe.imatrix else None
     try:
         said = dry_run(llama, reference.path, recipe, matrix, f"planning {job}")
     except ToolchainError as error:
@@ -79,10 +79,11 @@ def _quant(llama: Tools, steps: Steps, recipe: Recipe, reference: GGUFFile) -> F
             " output has another form than the pinned llama.cpp's: pin that one again in matrix.yml."
         )
     _check(job, tensors, said)
-    size = sizes.quant(reference, tensors.values(), imatrix)
+    metadata = header.metadata(reference, FILE_TYPES[recipe.base], imatrix.read(matrix) if matrix else None)
+    size = sizes.quant(metadata, tensors.values())
     shards: tuple[int, ...] = ()
     if size > steps.model.max_shard_size:
-        shards = sizes.shards(reference, tensors.values(), imatrix, steps.model.max_shard_size)
+        shards = sizes.shards(metadata, tensors.values(), steps.model.max_shard_size)
         if not shards:
             raise BadInputError(
                 f"{job}: {next(iter(tensors))} alone is larger than `max_shard_size`, and llama-gguf-split cannot begin"

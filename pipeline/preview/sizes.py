@@ -1,8 +1,8 @@
 """How many bytes llama.cpp's tools are going to write, counted from names, shapes and types.
 
 A GGUF is a head, padded to the alignment, then each tensor's data, padded likewise. Sources: `gguf_writer_base` in
-ggml/src/gguf.cpp; what is added to the metadata: tools/quantize/quantize.cpp, src/llama-quant.cpp,
-tools/gguf-split/gguf-split.cpp; `IMatrixCollector` in tools/imatrix/imatrix.cpp.
+ggml/src/gguf.cpp; what is added to the metadata of shards: tools/gguf-split/gguf-split.cpp; `IMatrixCollector` in
+tools/imatrix/imatrix.cpp.
 """
 
 from __future__ import annotations
@@ -10,30 +10,28 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from pipeline.engine.plan import padded
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pipeline.gguf_file import GGUFFile, Tensor
     from pipeline.imatrix import Imatrix
 
-ALIGNMENT = 32
 # Magic, version, number of tensors and of keys.
 FIRST = 24
 U16, U32 = 2, 4
-# llama-quantize keeps the names that it was given in buffers of 128 bytes.
-MAX_OVERRIDE = 127
-QUANTIZED_KEYS = ("general.quantization_version", "general.file_type")
 SPLIT = (("split.no", U16), ("split.count", U16), ("split.tensors.count", U32))
 # The weights of blocks with nothing but attention and feed-forward layers, with experts or without.
 MULTIPLIED = re.compile(r"blk\.\d+\.(attn_(q|k|v|qkv|output)|ffn_(gate|up|down)(_exps|_shexp)?|ffn_gate_inp)\.weight")
 
 
-def quant(reference: GGUFFile, tensors: Iterable[Tensor], imatrix: Imatrix | None) -> int:
-    """Return the size of a quant: the reference's metadata, with what llama-quantize adds, and `tensors`."""
-    return _file(_quant_metadata(reference, imatrix), tensors)
+def quant(metadata: Mapping[str, bytes], tensors: Iterable[Tensor]) -> int:
+    """Return the size of a quant with these keys (see `pipeline.engine.header.metadata`) and tensors."""
+    return _file(_keys(metadata), tensors)
 
 
-def shards(reference: GGUFFile, tensors: Iterable[Tensor], imatrix: Imatrix | None, limit: int) -> tuple[int, ...]:
+def shards(metadata: Mapping[str, bytes], tensors: Iterable[Tensor], limit: int) -> tuple[int, ...]:
     """Return the size of each shard of a quant, as llama-gguf-split cuts it by `limit` in bytes.
 
     `tensors` are in the order of the file. All metadata is in the first shard. Empty where llama-gguf-split cannot cut
@@ -43,19 +41,16 @@ def shards(reference: GGUFFile, tensors: Iterable[Tensor], imatrix: Imatrix | No
     parts: list[list[Tensor]] = [[]]
     held = 0
     for tensor in tensors:
-        held += _padded(tensor.size)
+        held += padded(tensor.size)
         if held > limit:
             parts.append([])
-            held = _padded(tensor.size)
+            held = padded(tensor.size)
         parts[-1].append(tensor)
     split = sum(_pair(key, size) for key, size in SPLIT)
     first, *rest = parts
     if not first:
         return ()
-    return (
-        _file(_quant_metadata(reference, imatrix) + split, first),
-        *(_file(split, part) for part in rest),
-    )
+    return _file(_keys(metadata) + split, first), *(_file(split, part) for part in rest)
 
 
 def importance(reference: GGUFFile, imatrix: Imatrix) -> tuple[int, bool]:
@@ -83,31 +78,18 @@ def importance(reference: GGUFFile, imatrix: Imatrix) -> tuple[int, bool]:
         experts = tensor.shape[2] if "_exps." in tensor.name else 1
         infos += _info(f"{tensor.name}.in_sum2", 2 if experts > 1 else 1)
         infos += _info(f"{tensor.name}.counts", 2 if experts > 1 else 1)
-        data += _padded(4 * values[tensor.name]) + _padded(4 * experts)
-    return _padded(FIRST + metadata + infos) + data, exact
+        data += padded(4 * values[tensor.name]) + padded(4 * experts)
+    return padded(FIRST + metadata + infos) + data, exact
 
 
-def _quant_metadata(reference: GGUFFile, imatrix: Imatrix | None) -> int:
-    size = reference.metadata_size
-    size += sum(_pair(key, U32) for key in QUANTIZED_KEYS if key not in reference.metadata)
-    if imatrix is None:
-        return size
-    return size + (
-        _pair("quantize.imatrix.file", _override(imatrix.file_name))
-        + _pair("quantize.imatrix.dataset", _override(imatrix.text.name))
-        + _pair("quantize.imatrix.entries_count", U32)
-        + _pair("quantize.imatrix.chunks_count", U32)
-    )
-
-
-def _override(value: str) -> int:
-    return 8 + len(value.encode()[:MAX_OVERRIDE])
+def _keys(metadata: Mapping[str, bytes]) -> int:
+    return sum(8 + len(key.encode()) + len(value) for key, value in metadata.items())
 
 
 def _file(metadata: int, tensors: Iterable[Tensor]) -> int:
     held = list(tensors)
     infos = sum(_info(tensor.name, len(_shape(tensor))) for tensor in held)
-    return _padded(FIRST + metadata + infos) + sum(_padded(tensor.size) for tensor in held)
+    return padded(FIRST + metadata + infos) + sum(padded(tensor.size) for tensor in held)
 
 
 def _pair(key: str, value: int) -> int:
@@ -124,7 +106,3 @@ def _shape(tensor: Tensor) -> Sequence[int]:
     while len(shape) > 1 and shape[-1] == 1:
         shape.pop()
     return shape
-
-
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT

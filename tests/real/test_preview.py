@@ -18,6 +18,7 @@ from models import KINDS, TEXT
 
 from pipeline import gguf_file, job, matrix, run, shell, source
 from pipeline.convert import REFERENCE
+from pipeline.engine import header
 from pipeline.errors import BadInputError, ToolchainError
 from pipeline.matrix.model import PathText
 from pipeline.preview import sizes
@@ -145,7 +146,8 @@ def test_what_stands_behind_a_nul_is_lost(matrix_file, toolchain, store, tmp_pat
     quantize = tools(store, toolchain).path("llama-quantize")
     shell.run([quantize, "in.gguf", "out.gguf", "Q8_0"], cwd=tmp_path, doing="testing")
     made = gguf_file.read(tmp_path / "out.gguf")
-    foreseen = sizes.quant(gguf_file.read(tmp_path / "in.gguf"), made.tensors.values(), None)
+    metadata = header.metadata(gguf_file.read(tmp_path / "in.gguf"), 7, None)
+    foreseen = sizes.quant(metadata, made.tensors.values())
     assert foreseen == made.path.stat().st_size
 
 
