@@ -48,12 +48,15 @@ class Display:
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=self._stream, flush=True)
+            # In one write, so that a line of another thread does not come before its end.
+            print(f"{text}\n", end="", file=self._stream, flush=True)
 
     def say_once(self, text: str) -> None:
         """Say what would be said of every quant in the same words."""
-        if text not in self._said:
+        with self._lock:
+            said = text in self._said
             self._said.add(text)
+        if not said:
             self.say(text)
 
     @contextmanager

@@ -31,6 +31,14 @@ def test_plain_lines(monkeypatch):
     assert stream.getvalue() == "convert …\nconvert: 50% half\nconvert: done in 50.0 s\n"
 
 
+def test_lines_of_several_threads_do_not_mix():
+    written = []
+    stream = io.StringIO()
+    stream.write = written.append
+    Display(stream).say("convert: done in 50.0 s")
+    assert [text for text in written if text] == ["convert: done in 50.0 s\n"]
+
+
 def test_groups_in_actions(monkeypatch):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     stream = Terminal()
