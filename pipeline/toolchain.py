@@ -64,6 +64,9 @@ FLUSH = "        std::atexit([]() { common_log_pause(common_log_main()); });\n"
 # For tools whose speed is not what is measured: their threads wait for each other asleep, so that two programs on the
 # same cores do not spin against each other. On free cores llama-perplexity took as long either way.
 PATIENT = {"OMP_WAIT_POLICY": "passive"}
+# For programs of ours that load ggml: it makes tables by OpenMP, and would start a debugger where it gives up. And
+# numpy would start threads for products of matrices, which they never ask for.
+LOADS_GGML = {**PATIENT, "GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
 # Nothing that is built or run comes from these, and they are most of the source's bytes.
 UNUSED = {"docs", "media", "models"}
 NOT_SOURCE = {".git", "build", "__pycache__"}

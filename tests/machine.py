@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pipeline.toolchain import Toolchain
 
 ROOT = Path(__file__).parent.parent
-SHARED = ("toolchain", "llama.cpp", "kernels", "proof")
+BUILT = ("toolchain", "llama.cpp")
+SHARED = (*BUILT, "kernels", "proof")
 
 
 def pinned() -> Toolchain:
@@ -58,10 +59,10 @@ def model_directory(tmp_path_factory):
     return lambda kind: (root / kind) if (root / kind).exists() else models.build(kind, root / kind)
 
 
-def empty_store(machine_store: Store, root: Path) -> Store:
+def empty_store(machine_store: Store, root: Path, shared: tuple[str, ...] = SHARED) -> Store:
     """A store with the toolchain, and what is proven of kernels, and no more."""
     root.mkdir()
-    for kind in SHARED:
+    for kind in shared:
         (machine_store.root / kind).mkdir(exist_ok=True)
         (root / kind).symlink_to(machine_store.root / kind)
     return Store(root, Display(io.StringIO()))

@@ -6,7 +6,6 @@ What a release has that is made with it stands in tests/real/test_engine.py.
 from __future__ import annotations
 
 import ctypes
-import io
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emulated_gpu import ROOM, SPARED, WithGpu, plug_in
-from machine import empty_store
+from machine import BUILT, empty_store
 
 from pipeline.engine import worker
 from pipeline.engine.tensors import Workshop
@@ -24,7 +23,6 @@ from pipeline.ggml import LIBRARY, NUMBERS
 from pipeline.gguf_file import SIZES
 from pipeline.kernels import build, proof, prove
 from pipeline.kernels.proof import Kernels
-from pipeline.progress import Display
 from pipeline.toolchain import tools
 
 TYPES = build.types()
@@ -53,11 +51,7 @@ def gpu(tmp_path_factory):
 @pytest.fixture
 def empty(machine_store, tmp_path):
     """A store with the toolchain, and no kernels yet."""
-    store = empty_store(machine_store, tmp_path / "store")
-    for kind in ("kernels", "proof"):
-        (store.root / kind).unlink()
-    store.display = Display(io.StringIO())
-    return store
+    return empty_store(machine_store, tmp_path / "store", BUILT)
 
 
 @pytest.fixture
@@ -79,7 +73,7 @@ def kernels_of(store, toolchain, types):
 @pytest.mark.real
 @pytest.mark.parametrize("name", TYPES)
 def test_the_same_bytes_as_ggml(ggml, gpu, name, tmp_path):
-    assert proof.compared(ggml, gpu, name, tmp_path, build.GPU) == proof.SAME
+    assert proof.compared(ggml, gpu, [name], tmp_path, build.GPU) == {name: proof.SAME}
 
 
 @pytest.mark.real
@@ -155,7 +149,7 @@ def test_a_gpu_with_memory_for_less_than_a_piece_is_asked_again(ggml, gpu, tmp_p
     """Nothing of what it did not make counts as different."""
     monkeypatch.setattr(build, "GPU", build.GPU._replace(piece=1 << 20))
     monkeypatch.setenv("EMULATED_MEMORY", str(SPARED + (2 << 20)))
-    assert proof.compared(ggml, gpu, "Q8_0", tmp_path, build.GPU) == prove.NOTHING
+    assert proof.compared(ggml, gpu, ["Q8_0"], tmp_path, build.GPU) == {"Q8_0": prove.NOTHING}
 
 
 @pytest.mark.real

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from machine import empty_store
+from machine import BUILT, empty_store
 from rows import tamed
 
+from pipeline.errors import ToolchainError
 from pipeline.ggml import LIBRARY, NUMBERS
 from pipeline.gguf_file import SIZES
 from pipeline.kernels import build, proof, prove
@@ -43,11 +44,7 @@ def pairs(machine_store, toolchain, ggml):
 @pytest.fixture
 def store(machine_store, tmp_path):
     """A store with the toolchain, and no kernels yet."""
-    store = empty_store(machine_store, tmp_path / "store")
-    for kind in ("kernels", "proof"):
-        (store.root / kind).unlink()
-    store.display = Display(io.StringIO())
-    return store
+    return empty_store(machine_store, tmp_path / "store", BUILT)
 
 
 def said(store):
@@ -91,7 +88,9 @@ def test_every_kernel_is_proven_on_this_machine(machine_store, toolchain):
 @pytest.mark.real
 def test_the_plain_loops_are_right_without_vectors(ggml, tmp_path):
     library = build.build(tmp_path, build.compiler().command, flags=["-O1", *PLAIN])
-    assert {proof.compared(ggml, library, name, tmp_path) for name in TYPES} <= {proof.SAME, proof.SLOW}
+    verdicts = proof.compared(ggml, library, TYPES, tmp_path)
+    assert list(verdicts) == TYPES
+    assert set(verdicts.values()) <= {proof.SAME, proof.SLOW}
 
 
 FAULTS = {
@@ -193,18 +192,32 @@ def test_the_compiler_is_the_first_one_that_answers(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("printed", "verdict"),
     [
-        ("0 bytes differ; 1.73 times as fast\n", "same"),
-        ("0 bytes differ; 0.93 times as fast\n", "slow"),
-        ("of ggml's\n0 bytes differ; 2.00 times as fast\n", "same"),
-        ("7 bytes differ; 2.00 times as fast\n", "7 bytes differ"),
-        ("10 bytes differ; 2.00 times as fast\n", "10 bytes differ"),
-        (f"{prove.NOTHING}\n", prove.NOTHING),
+        ("Q4_0: 0 bytes differ; 1.73 times as fast\n", "same"),
+        ("Q4_0: 0 bytes differ; 0.93 times as fast\n", "slow"),
+        ("of ggml's\nQ4_0: 0 bytes differ; 2.00 times as fast\n", "same"),
+        ("Q4_0: 7 bytes differ; 2.00 times as fast\n", "7 bytes differ"),
+        ("Q4_0: 10 bytes differ; 2.00 times as fast\n", "10 bytes differ"),
+        ("Q4_1: 0 bytes differ; 1.73 times as fast\n", "nothing came of comparing it with ggml"),
+        (f"Q4_0: {prove.NOTHING}\n", prove.NOTHING),
         ("", "nothing came of comparing it with ggml"),
     ],
 )
 def test_what_the_proof_prints(monkeypatch, tmp_path, printed, verdict):
     monkeypatch.setattr(proof.shell, "run", lambda *_, **__: SimpleNamespace(stdout=printed))
-    assert proof.compared(tmp_path / "ggml", tmp_path / "kernels", "Q4_0", tmp_path) == verdict
+    assert proof.compared(tmp_path / "ggml", tmp_path / "kernels", ["Q4_0"], tmp_path) == {"Q4_0": verdict}
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_two_kernels_in_one_program_only_the_one_that_ends_it_is_wrong(monkeypatch, tmp_path):
+    def run(command, **_):
+        names = [type_.name for type_ in prove.Job.read(command[-1]).types]
+        if "IQ1_S" in names:
+            raise ToolchainError("it was killed")
+        return SimpleNamespace(stdout="".join(f"{name}: 0 bytes differ; 3.80 times as fast\n" for name in names))
+
+    monkeypatch.setattr(proof.shell, "run", run)
+    verdicts = proof.compared(tmp_path / "ggml", tmp_path / "kernels", ["IQ1_M", "IQ1_S"], tmp_path)
+    assert verdicts == {"IQ1_M": proof.SAME, "IQ1_S": "it was killed"}
     assert not list(tmp_path.iterdir())
 
 
@@ -215,6 +228,6 @@ def test_all_types_have_a_block_that_is_known():
 
 @pytest.mark.real
 def test_a_kernel_that_gains_nothing_is_left_alone(store, toolchain, monkeypatch):
-    monkeypatch.setattr(proof, "compared", lambda *_: proof.SLOW)
+    monkeypatch.setattr(proof, "compared", lambda _ggml, _library, types, *_: dict.fromkeys(types, proof.SLOW))
     assert proof.proven(store, toolchain, ["Q4_0"]).types == ()
     assert said(store) == []

@@ -14,7 +14,7 @@ from pipeline.engine.worker import Job, Kernels, Work
 from pipeline.ggml import LIBRARY, NUMBERS, row_bytes
 from pipeline.gguf_file import TYPES, shown
 from pipeline.kernels import build, proof
-from pipeline.toolchain import PATIENT
+from pipeline.toolchain import LOADS_GGML
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from pipeline.toolchain import Toolchain, Tools
 
 DATA = "data"
-# ggml makes its tables by OpenMP, whose threads then wait for more; and it would start a debugger where it gives up.
-ENVIRONMENT: Final = {**PATIENT, "GGML_NO_BACKTRACE": "1"}
 # What is lost when a run is killed: at most so much is made before it is kept. A tensor in the making is an open lock.
 MOST_TENSORS: Final = 256
 MOST_WEIGHTS: Final = 1 << 31
@@ -120,7 +118,7 @@ class Workshop:
         job.write(path)
         # By its path, and without the modules beside it: it needs nothing of ours.
         command = [sys.executable, "-P", worker.__file__, path]
-        shell.run(command, cwd=path.parent, env=ENVIRONMENT, doing=self.doing, watch=watch)
+        shell.run(command, cwd=path.parent, env=LOADS_GGML, doing=self.doing, watch=watch)
         path.unlink()
 
     def _kernels(self, types: set[str]) -> Iterator[Kernels]:

@@ -78,14 +78,6 @@ INLINED void settle(const Grid *grid, Found *restrict found, Borders borders, co
     if (off_grid && sum_x > 0 && sum_2 > 0) found->scale = sum_x / sum_2;
 }
 
-static inline float largest_size(const float *x, int size) {
-    int bits = 0;
-    float largest;
-    for (int i = 0; i < size; ++i) bits = most(bits, bits_of(fabsf(x[i])));
-    memcpy(&largest, &bits, sizeof largest);
-    return largest;
-}
-
 static inline void borders_32(const Grid *grid, Found *restrict found, const float *restrict x,
                               const float *restrict weight) {
     float sum_x[33 + WIDTH], sum_w[33 + WIDTH];

@@ -45,6 +45,18 @@ static inline int nearest(float value) {
     return (bits_of(value + 12582912.f) & 0x007fffff) - 0x00400000;
 }
 
+// Halves away from zero, as roundf: a half less its last bit, so that 0.49999997 does not become 1.
+static inline int rounded(float value) { return truncated(value + copysignf(0.49999997f, value)); }
+
+// Sizes are in the order of their bits, and of integers the compiler seeks the largest in any order.
+static inline float largest_size(const float *restrict x, int count) {
+    int bits = 0;
+    float largest;
+    for (int i = 0; i < count; ++i) bits = most(bits, bits_of(fabsf(x[i])));
+    memcpy(&largest, &bits, sizeof largest);
+    return largest;
+}
+
 // float to IEEE half, halves to even.
 static inline uint16_t to_half(float value) {
     uint32_t bits = (uint32_t)bits_of(value);

@@ -80,15 +80,6 @@ static inline void write_q5_1(void *out, int64_t block, float scale, float minim
     pack_5_bits(levels, made->high, made->levels);
 }
 
-static inline float largest_size(const float *restrict x) {
-    float sizes[LANES] = {0}, size = 0;
-    for (int part = 0; part < BLOCK; part += LANES) {
-        EACH_LANE sizes[lane] = fabsf(x[part + lane]) > sizes[lane] ? fabsf(x[part + lane]) : sizes[lane];
-    }
-    EACH_LANE size = sizes[lane] > size ? sizes[lane] : size;
-    return size;
-}
-
 // Without an imatrix: around zero the weight of largest size, the first of equals, becomes level 0; with a minimum the
 // levels go from the lowest weight to the highest.
 static inline void scale_alone(Type type, const float (*restrict x)[LANES], float *restrict scale,
@@ -211,13 +202,9 @@ QUANTIZER(q8_0) {
     for (int64_t block = THREAD; block < blocks; block += THREADS) {
         const float *x = values + block * BLOCK;
         BlockQ8_0 *made = (BlockQ8_0 *)out + block;
-        const float scale = largest_size(x) / 127, inverse = scale != 0 ? 1.0f / scale : 0.0f;
+        const float scale = largest_size(x, BLOCK) / 127, inverse = scale != 0 ? 1.0f / scale : 0.0f;
         made->scale = to_half(scale);
-        for (int i = 0; i < BLOCK; ++i) {
-            // Halves away from zero, as roundf: a half less its last bit, so that 0.49999997 does not become 1.
-            const float level = x[i] * inverse;
-            made->levels[i] = (int8_t)truncated(level + copysignf(0.49999997f, level));
-        }
+        for (int i = 0; i < BLOCK; ++i) made->levels[i] = (int8_t)rounded(x[i] * inverse);
     }
     return (size_t)blocks * sizeof(BlockQ8_0);
 }

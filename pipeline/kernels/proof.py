@@ -6,6 +6,7 @@ some of ggml's own quantizers take seconds to begin.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +22,10 @@ from pipeline.errors import ToolchainError
 from pipeline.ggml import LIBRARY, NUMBERS
 from pipeline.gguf_file import SIZES
 from pipeline.kernels import build, prove
-from pipeline.toolchain import PATIENT, threads, tools
+from pipeline.toolchain import LOADS_GGML, threads, tools
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pipeline.kernels.build import Compiler, Target
     from pipeline.progress import Task
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from pipeline.toolchain import Toolchain
 
 FAILURE: Final = "failure.txt"
-VERDICT: Final = "verdict.txt"
+VERDICTS: Final = "verdicts.json"
 SAME: Final = "same"
 SLOW: Final = "slow"
-# ggml would start a debugger where it gives up.
-ENVIRONMENT: Final = {**PATIENT, "GGML_NO_BACKTRACE": "1"}
+TOGETHER: Final = (("IQ1_M", "IQ1_S"),)
+"""Types that one program proves: before the first of them, ggml takes 9 s to fill the table that both use."""
 
 
 @dataclass(frozen=True)
@@ -73,34 +74,34 @@ class Library(Step):
 
 @dataclass(frozen=True)
 class Proof(Step):
-    """`verdict.txt`: `SAME`, `SLOW`, or what is wrong with the kernel of a type, for the end of a sentence."""
+    """`verdicts.json`: for each of some types `SAME`, `SLOW`, or what is wrong with its kernel (see `compared`)."""
 
     library: Library
     toolchain: Toolchain
-    type: str
+    types: tuple[str, ...]
     kind: ClassVar[str] = "proof"
     shared: ClassVar[bool] = False  # as the library
 
     @property
     def label(self) -> str:
-        commit = self.toolchain.source.commit
-        return f"hold the fast quantizer of {self.type} on the {self.library.target.name} against llama.cpp {commit}"
+        types, commit = " and ".join(self.types), self.toolchain.source.commit
+        return f"hold the fast quantizer of {types} on the {self.library.target.name} against llama.cpp {commit}"
 
     def inputs(self) -> dict[str, Any]:
         return {
             "library": digest_of(self.library),
             "toolchain": digest_of(self.toolchain),
-            "type": self.type,
+            "types": list(self.types),
             "proof": file_sha256(Path(prove.__file__)),
         }
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
         ggml = tools(store, self.toolchain).path(LIBRARY)
         library = store.get(self.library).file(build.LIBRARY)
-        verdict = compared(ggml, library, self.type, room, self.library.target)
-        if verdict == prove.NOTHING:
-            raise ToolchainError(verdict)  # and keep nothing
-        (room / VERDICT).write_text(verdict)
+        verdicts = compared(ggml, library, self.types, room, self.library.target)
+        if prove.NOTHING in verdicts.values():
+            raise ToolchainError(prove.NOTHING)  # and keep nothing
+        (room / VERDICTS).write_text(json.dumps(verdicts))
 
 
 @dataclass(frozen=True)
@@ -112,28 +113,44 @@ class Kernels:
 
 
 def compared(
-    ggml: Path, library: Path, type_: str, room: Path, target: Target = build.CPU, *, rounds: int = 1, seed: int = 0
-) -> str:
-    """Return what becomes of a type: `SAME`, or what is wrong with its kernel, for the end of a sentence.
+    ggml: Path,
+    library: Path,
+    types: Sequence[str],
+    room: Path,
+    target: Target = build.CPU,
+    *,
+    rounds: int = 1,
+    seed: int = 0,
+) -> dict[str, str]:
+    """Return what becomes of each type: `SAME`, or what is wrong with its kernel, for the end of a sentence.
 
     `SLOW` where the bytes are the same and ggml, on this machine, makes them no later.
     """
     job = room / "job"
     piece = target.piece if target is build.GPU else None
-    of = prove.Type(type_, NUMBERS[type_], *SIZES[type_])
+    of = [prove.Type(name, NUMBERS[name], *SIZES[name]) for name in types]
     prove.Job(str(ggml), str(library), of, seed, rounds, piece).write(job)
     command = [sys.executable, "-P", prove.__file__, job]
     try:
-        printed = shell.run(command, cwd=room, env=ENVIRONMENT, doing="comparing it with ggml").stdout
+        printed = shell.run(command, cwd=room, env=LOADS_GGML, doing="comparing it with ggml").stdout
     except ToolchainError as error:
-        return str(error)
+        if len(types) == 1:
+            return {types[0]: str(error)}
+        # One of them has ended the program, and says nothing against the others.
+        alone = [compared(ggml, library, [name], room, target, rounds=rounds, seed=seed) for name in types]
+        return {name: verdict for verdicts in alone for name, verdict in verdicts.items()}
     finally:
-        job.unlink()
-    if prove.NOTHING in printed.splitlines():
-        return prove.NOTHING
+        job.unlink(missing_ok=True)
+    return {name: _read(printed, name) for name in types}
+
+
+def _read(printed: str, name: str) -> str:
     # ggml may have something to say, too.
-    if (said := re.search(r"^(\d+) bytes differ; ([\d.]+|inf) times as fast$", printed, re.MULTILINE)) is None:
+    said = re.search(rf"^{name}: (?:(\d+) bytes differ; ([\d.]+|inf) times as fast|(.*))$", printed, re.MULTILINE)
+    if said is None:
         return "nothing came of comparing it with ggml"
+    if said[3]:
+        return said[3]
     if said[1] != "0":
         return f"{said[1]} bytes differ"
     return SAME if float(said[2]) > 1 else SLOW
@@ -159,21 +176,25 @@ def proven(store: Store, toolchain: Toolchain, types: Iterable[str], target: Tar
     if FAILURE in library.files:
         say(f"warning: {target.instead} quantizers are used: {library.file(FAILURE).read_text()}")
         return Kernels(None)
-    prove_one = partial(_verdict, store, step, toolchain)
-    contexts = [copy_context() for _ in wanted]  # in which the programs belong to whoever ends them
+    # Those that take longest come first.
+    programs: list[tuple[str, ...]] = [pair for pair in TOGETHER if set(pair) & set(wanted)]
+    programs += [(name,) for name in wanted if not any(name in pair for pair in TOGETHER)]
+    contexts = [copy_context() for _ in programs]  # in which the programs belong to whoever ends them
+    prove_some = partial(_verdicts, store, step, toolchain)
+    verdicts: dict[str, str] = {}
     with ThreadPoolExecutor(threads()) as pool:
-        found = pool.map(lambda context, name: context.run(prove_one, name), contexts, wanted)
-        verdicts = dict(zip(wanted, found, strict=True))
-    for name, verdict in verdicts.items():
-        if verdict not in (SAME, SLOW):
+        for found in pool.map(lambda context, types: context.run(prove_some, types), contexts, programs):
+            verdicts |= found
+    for name in wanted:
+        if verdicts[name] not in (SAME, SLOW):
             here = f"is not used on the {target.name}, {target.instead} is"
-            say(f"warning: the fast quantizer of {name} {here}: {verdict}")
-    same = tuple(name for name, verdict in verdicts.items() if verdict == SAME)
-    return Kernels(library.file(build.LIBRARY), same)
+            say(f"warning: the fast quantizer of {name} {here}: {verdicts[name]}")
+    return Kernels(library.file(build.LIBRARY), tuple(name for name in wanted if verdicts[name] == SAME))
 
 
-def _verdict(store: Store, library: Library, toolchain: Toolchain, name: str) -> str:
+def _verdicts(store: Store, library: Library, toolchain: Toolchain, types: tuple[str, ...]) -> dict[str, str]:
     try:
-        return store.get(Proof(library, toolchain, name)).file(VERDICT).read_text()
+        verdicts: dict[str, str] = json.loads(store.get(Proof(library, toolchain, types)).file(VERDICTS).read_bytes())
     except ToolchainError as error:
-        return str(error)
+        return dict.fromkeys(types, str(error))
+    return verdicts

@@ -1,4 +1,4 @@
-"""The program that holds a kernel against ggml: `python prove.py JOB`, with a `Job` as JSON.
+"""The program that holds kernels against ggml: `python prove.py JOB`, with a `Job` as JSON, prints a line a type.
 
 Both get the same rows, with an imatrix and without, and one different byte is one too many. The rows are
 those on which a search goes astray first: nothing in them, no two sizes alike, ties, one outlier, numbers that vanish
@@ -54,7 +54,7 @@ class Job:
     ggml: str
     """libggml-base"""
     kernels: str
-    type: Type
+    types: list[Type]
     seed: int = 0
     rounds: int = 1
     piece: int | None = None
@@ -66,7 +66,7 @@ class Job:
     @classmethod
     def read(cls, path: Path) -> Job:
         fields = json.loads(path.read_bytes())
-        return cls(**fields | {"type": Type(**fields["type"])})
+        return cls(**fields | {"types": [Type(**type_) for type_ in fields["types"]]})
 
 
 class NothingMade(Exception):  # noqa: N818 - of a kernel, and no error where that is a GPU's
@@ -136,6 +136,9 @@ def odd_rows(random: np.random.Generator, row: int) -> NDArray[np.float32]:
     # Levels just below a half, in the same types.
     halves = np.nextafter((random.integers(-4, 4, row) + 0.5).astype(np.float32), np.float32(0))
     nearly = np.where(np.arange(row) % 32 == 7, random.choice([127, -8, -16], row), halves)
+    # In each 32 the largest is just below a power of two, where a logarithm may round up.
+    below = (2 - random.integers(1, 100, row) / (1 << 23)) * 2.0 ** random.integers(-20, 20, row)
+    peaks = np.where(np.arange(row) % 32 == 7, below, 0)
     made = [
         np.zeros(row),
         np.full(row, -0.0),
@@ -156,6 +159,7 @@ def odd_rows(random: np.random.Generator, row: int) -> NDArray[np.float32]:
         ties,
         ties * signs,
         nearly,
+        peaks,
         noise * np.exp(3 * random.standard_normal(row)),
         random.standard_t(2, row) / 50,
         noise * 1e-39,  # subnormal
@@ -252,16 +256,20 @@ def gain(pair: Pair, random: np.random.Generator, piece: int | None) -> tuple[fl
     return min(ratios), wrong
 
 
-def main() -> None:
-    job = Job.read(Path(sys.argv[1]))
-    pair = Pair(ctypes.CDLL(job.ggml), ctypes.CDLL(job.kernels), job.type)
+def verdict(pair: Pair, job: Job) -> str:
     try:
         wrong = sum(prove(pair, np.random.default_rng([job.seed, number])) for number in range(job.rounds))
         ratio, more = gain(pair, np.random.default_rng(job.seed), job.piece)
     except NothingMade:
-        print(NOTHING)
-    else:
-        print(f"{wrong + more} bytes differ; {ratio:.2f} times as fast")
+        return NOTHING
+    return f"{wrong + more} bytes differ; {ratio:.2f} times as fast"
+
+
+def main() -> None:
+    job = Job.read(Path(sys.argv[1]))
+    libraries = ctypes.CDLL(job.ggml), ctypes.CDLL(job.kernels)
+    for type_ in job.types:
+        print(f"{type_.name}: {verdict(Pair(*libraries, type_), job)}")
 
 
 if __name__ == "__main__":

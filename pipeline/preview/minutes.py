@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 CORES = 16
 """Of the machine that is estimated for."""
 
-# Weights a second and core, times 1e6. Q8_0 would have 740, and waits for what is read, hashed and written; types that
-# nobody has measured count as slow ones.
+# Weights a second and core, times 1e6. Those at 250 would have 340 to 1600, and wait for what is read, hashed and
+# written; types that nobody has measured count as slow ones.
 _QUANTIZING = {
-    "F32": 500.0, "F16": 500.0, "BF16": 500.0, "Q8_0": 250.0, "Q6_K": 150.0, "Q5_0": 138.0, "Q3_K": 117.0,
-    "Q4_0": 106.0, "IQ4_NL": 74.0, "IQ4_XS": 74.0, "Q5_1": 59.0, "Q4_K": 58.0, "Q5_K": 58.0, "Q4_1": 57.0,
+    "F32": 500.0, "F16": 500.0, "BF16": 500.0, "Q8_0": 250.0, "Q1_0": 250.0, "Q2_0": 250.0, "TQ1_0": 250.0,
+    "TQ2_0": 250.0, "MXFP4": 250.0, "Q6_K": 150.0, "Q5_0": 138.0, "Q3_K": 117.0, "Q4_0": 106.0, "NVFP4": 97.0,
+    "IQ4_NL": 74.0, "IQ4_XS": 74.0, "Q5_1": 59.0, "Q4_K": 58.0, "Q5_K": 58.0, "Q4_1": 57.0,
     "Q2_K": 45.0, "IQ2_S": 12.0, "IQ3_S": 11.4, "IQ1_S": 9.6, "IQ2_XXS": 8.9, "IQ1_M": 8.2, "IQ3_XXS": 7.0,
     "IQ2_XS": 5.4,
 }  # fmt: skip

@@ -32,7 +32,8 @@ def main() -> None:
         library = build.build(Path(scratch), compiler.command)
         for name in options.types:
             began = time.monotonic()
-            verdict = proof.compared(ggml, library, name, Path(scratch), rounds=options.rounds, seed=options.seed)
+            room, rounds, seed = Path(scratch), options.rounds, options.seed
+            verdict = proof.compared(ggml, library, [name], room, rounds=rounds, seed=seed)[name]
             print(f"{name}: {verdict}, {options.rounds} rounds in {time.monotonic() - began:.0f} s", flush=True)
             wrong += verdict not in (proof.SAME, proof.SLOW)
     print(f"--seed {options.seed}")
