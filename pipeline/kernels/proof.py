@@ -37,7 +37,9 @@ VERDICTS: Final = "verdicts.json"
 SAME: Final = "same"
 SLOW: Final = "slow"
 TOGETHER: Final = (("IQ1_M", "IQ1_S"),)
-"""Types that one program proves: before the first of them, ggml takes 9 s to fill the table that both use."""
+"""Types that one program proves: before the first of them, ggml takes 15 s to fill the table that both use."""
+# As many programs run at once as there are cores.
+ENVIRONMENT: Final = {**LOADS_GGML, "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def compared(
     prove.Job(str(ggml), str(library), of, seed, rounds, piece).write(job)
     command = [sys.executable, "-P", prove.__file__, job]
     try:
-        printed = shell.run(command, cwd=room, env=LOADS_GGML, doing="comparing it with ggml").stdout
+        printed = shell.run(command, cwd=room, env=ENVIRONMENT, doing="comparing it with ggml").stdout
     except ToolchainError as error:
         if len(types) == 1:
             return {types[0]: str(error)}
