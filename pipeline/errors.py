@@ -48,6 +48,10 @@ class KilledError(PipelineError):
     exit_code = 3
 
 
+class CrashedError(ToolchainError):
+    """A program ended itself by a signal, as by memory that is not its own."""
+
+
 class HubError(PipelineError):
     """The Hub could not be reached, or refused."""
 

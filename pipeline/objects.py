@@ -71,6 +71,12 @@ def at(url: str) -> Objects:
         )
     if not separator or scheme == "file":
         return Folder(Path(path or url))
+    if not path.strip("/"):
+        raise BadInputError(f"--remote-store names {scheme}:// and no place there, such as {scheme}://bucket/folder.")
+    if scheme in {"http", "https"}:
+        raise BadInputError(
+            f"Nothing can be written to the {scheme}:// URL in --remote-store. Name a folder, or s3://…."
+        )
     return Elsewhere(scheme, url)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from pipeline.errors import KilledError, OutOfRoomError, PipelineError, ToolchainError
+from pipeline.errors import CrashedError, KilledError, OutOfRoomError, PipelineError, ToolchainError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,8 +88,9 @@ def run(
     `doing` finishes the sentence "… failed while …". `watch` is given each piece of text (stdout or stderr)
     as it comes. The program dies with us, however we die.
 
-    Raises `failure` with the command's last lines, `KilledError` where it was ended from outside, or `OutOfRoomError`
-    where the disk filled up or the kernel killed the program for its memory.
+    Raises `failure` with the command's last lines (where that is `ToolchainError` and the program crashed, its
+    `CrashedError`), `KilledError` where it was ended from outside, or `OutOfRoomError` where the disk filled up or the
+    kernel killed the program for its memory.
     """
     words = [str(word) for word in command]
     name = Path(words[0]).name
@@ -136,9 +137,14 @@ def run(
             f"Not enough memory: the kernel killed {name} while {doing}. Close other programs, or use a"
             " machine with more memory."
         )
-    if process.returncode in FROM_OUTSIDE:
-        failure = KilledError
-    raise failure(f"{name} {_ending(process.returncode)} while {doing}.\nIts last lines:\n{tail}\nIt ran: {echo}")
+    kind = _kind(process.returncode, failure)
+    raise kind(f"{name} {_ending(process.returncode)} while {doing}.\nIts last lines:\n{tail}\nIt ran: {echo}")
+
+
+def _kind(code: int, failure: type[PipelineError]) -> type[PipelineError]:
+    if code in FROM_OUTSIDE:
+        return KilledError
+    return CrashedError if code < 0 and failure is ToolchainError else failure
 
 
 def _read(process: subprocess.Popen[bytes], watch: Callable[[str], None] | None) -> Completed:

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from machine import BUILT, empty_store
 from rows import tamed
 
-from pipeline.errors import ToolchainError
+from pipeline.errors import CrashedError, ToolchainError
 from pipeline.ggml import LIBRARY, NUMBERS
 from pipeline.gguf_file import SIZES
 from pipeline.kernels import build, proof, prove
@@ -102,6 +102,8 @@ FAULTS = {
         "return (size_t)blocks * sizeof(BlockQ8_0);",
         "((BlockQ8_0 *)out)[blocks].scale = 0; return blocks * sizeof(BlockQ8_0);",
     ),
+    # The last blocks, where they are fewer than lanes.
+    ("plain.c", "to_half(sum[lane] / 128)", "to_half(from.count < LANES ? 1.0f : sum[lane] / 128)"),
     # Nothing made, so that it says.
     ("k_symmetric.c", "return (size_t)blocks * sizeof(BlockQ3_K);", "return 0;"),
     ("k_symmetric.c", "pack_6_bits(levels, made);", "__builtin_trap();"),
@@ -130,7 +132,7 @@ def planted(store, toolchain, faulty, monkeypatch):
 
 @pytest.mark.real
 def test_a_kernel_that_differs_or_crashes_is_not_used(planted, toolchain):
-    wrong = {"Q4_1", "Q8_0", "Q3_K", "Q6_K"}
+    wrong = {"Q4_1", "Q8_0", "Q1_0", "Q3_K", "Q6_K"}
     kernels = proof.proven(planted, toolchain, [*wrong, "Q4_0", "Q4_K"])
     assert kernels.types == ("Q4_0", "Q4_K")
     assert kernels.library.is_file()
@@ -141,7 +143,7 @@ def test_a_kernel_that_differs_or_crashes_is_not_used(planted, toolchain):
         assert {"Q6_K": "was killed by SIG", "Q3_K": prove.NOTHING}.get(name, " bytes differ") in line
     proof.proven(planted, toolchain, wrong)
     assert said(planted) == warned  # once a run
-    assert sorted(a.kind for a in planted.artifacts() if a.kind in {"kernels", "proof"}) == ["kernels", *["proof"] * 5]
+    assert sorted(a.kind for a in planted.artifacts() if a.kind in {"kernels", "proof"}) == ["kernels", *["proof"] * 6]
 
 
 @pytest.mark.real
@@ -212,13 +214,31 @@ def test_of_two_kernels_in_one_program_only_the_one_that_ends_it_is_wrong(monkey
     def run(command, **_):
         names = [type_.name for type_ in prove.Job.read(command[-1]).types]
         if "IQ1_S" in names:
-            raise ToolchainError("it was killed")
+            raise CrashedError("it was killed")
         return SimpleNamespace(stdout="".join(f"{name}: 0 bytes differ; 3.80 times as fast\n" for name in names))
 
     monkeypatch.setattr(proof.shell, "run", run)
     verdicts = proof.compared(tmp_path / "ggml", tmp_path / "kernels", ["IQ1_M", "IQ1_S"], tmp_path)
     assert verdicts == {"IQ1_M": proof.SAME, "IQ1_S": "it was killed"}
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_the_kernels_fault_is_no_verdict(monkeypatch, tmp_path):
+    def run(*_, **__):
+        raise ToolchainError("python failed with exit code 1")
+
+    monkeypatch.setattr(proof.shell, "run", run)
+    with pytest.raises(ToolchainError, match="exit code 1"):
+        proof.compared(tmp_path / "ggml", tmp_path / "kernels", ["Q4_0"], tmp_path)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_proof_has_blocks_that_lanes_do_not_divide(name):
+    type_ = prove.Type(name, NUMBERS[name], *SIZES[name])
+    random = np.random.default_rng(0)
+    cases = [(rows.size // type_.block, len(matrices)) for rows, matrices in prove.cases(type_, random)]
+    assert any(blocks < 16 and tried > 1 for blocks, tried in cases)
+    assert any(blocks > 16 and blocks % 16 and blocks % 2 for blocks, _ in cases)
 
 
 def test_all_types_have_a_block_that_is_known():

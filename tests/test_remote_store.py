@@ -484,6 +484,14 @@ def test_a_repo_of_the_hub(loopback_hub, tmp_path, monkeypatch, in_parts):
 
 
 @pytest.mark.parametrize(
+    ("url", "said"), [("s3://", "no place there"), ("https://host/tier", "Nothing can be written")]
+)
+def test_where_nothing_can_be_kept(url, said, tmp_path):
+    with pytest.raises(BadInputError, match=said):
+        RemoteStore(url, tmp_path, Display())
+
+
+@pytest.mark.parametrize(
     "url",
     [
         f"s3://key:{SECRET}@bucket/tier",

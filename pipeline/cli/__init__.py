@@ -50,7 +50,9 @@ def main() -> NoReturn:
     """Run the command line; every error that a user can cause ends in a sentence and its exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when the Hub's client is imported
-    sys.exit(endings.guarded(lambda: cli(standalone_mode=False)))
+    code = endings.guarded(lambda: cli(standalone_mode=False))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left that could make a sentence of another one
+    sys.exit(code)
 
 
 def _terminated(*_: object) -> NoReturn:

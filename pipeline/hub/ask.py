@@ -69,7 +69,8 @@ def _helps(revision: str | None, error: Exception) -> bool | float:
 def _say(details: RetryDetails) -> None:
     print(
         f"The Hub: {reason(details.caused_by)}; trying again in {details.wait_for:.0f} s"
-        f" (try {details.retry_num + 1} of {ATTEMPTS}).",
+        f" (try {details.retry_num + 1} of {ATTEMPTS}).\n",
+        end="",  # in one write: other threads may have to say the same
         file=sys.stderr,
         flush=True,
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline import shell
 from pipeline.artifact import Step, digest_of, file_sha256
-from pipeline.errors import ToolchainError
+from pipeline.errors import CrashedError, ToolchainError
 from pipeline.ggml import LIBRARY, NUMBERS
 from pipeline.gguf_file import SIZES
 from pipeline.kernels import build, prove
@@ -38,7 +38,7 @@ SAME: Final = "same"
 SLOW: Final = "slow"
 TOGETHER: Final = (("IQ1_M", "IQ1_S"),)
 """Types that one program proves: before the first of them, ggml takes 15 s to fill the table that both use."""
-# As many programs run at once as there are cores.
+# One thread each: as many programs run at once as there are cores.
 ENVIRONMENT: Final = {**LOADS_GGML, "OMP_NUM_THREADS": "1"}
 
 
@@ -94,7 +94,7 @@ class Proof(Step):
             "library": digest_of(self.library),
             "toolchain": digest_of(self.toolchain),
             "types": list(self.types),
-            "proof": file_sha256(Path(prove.__file__)),
+            "proof": [file_sha256(Path(__file__)), file_sha256(Path(prove.__file__))],
         }
 
     def make(self, room: Path, store: Store, task: Task) -> None:  # noqa: ARG002
@@ -126,7 +126,8 @@ def compared(
 ) -> dict[str, str]:
     """Return what becomes of each type: `SAME`, or what is wrong with its kernel, for the end of a sentence.
 
-    `SLOW` where the bytes are the same and ggml, on this machine, makes them no later.
+    `SLOW` where the bytes are the same and ggml, on this machine, makes them no later. Raises `ToolchainError` where
+    nothing came of it that is the kernels' fault.
     """
     job = room / "job"
     piece = target.piece if target is build.GPU else None
@@ -135,10 +136,10 @@ def compared(
     command = [sys.executable, "-P", prove.__file__, job]
     try:
         printed = shell.run(command, cwd=room, env=ENVIRONMENT, doing="comparing it with ggml").stdout
-    except ToolchainError as error:
+    except CrashedError as error:
         if len(types) == 1:
             return {types[0]: str(error)}
-        # One of them has ended the program, and says nothing against the others.
+        # That says nothing against the others.
         alone = [compared(ggml, library, [name], room, target, rounds=rounds, seed=seed) for name in types]
         return {name: verdict for verdicts in alone for name, verdict in verdicts.items()}
     finally:

@@ -30,12 +30,14 @@ NOTHING = "it made nothing, as on a GPU that has no memory left, and is tried ag
 """What is said of a kernel that gives up."""
 GUARD = 64
 """Bytes behind the last block, which a kernel has to leave alone."""
-ROWS = {32: (32, 576, 1024), 256: (256, 1024, 2816)}
+ROWS = {32: (32, 576, 1056), 64: (64, 576, 1088), 128: (128, 640, 1152), 256: (256, 1024, 2816)}
 """Lengths of rows, by the weights of a block."""
 TIMED = 3
 """Turns of each side, of which the quickest counts."""
-PLAIN_ROWS = 48
-"""Rows of the last length with nothing special: no multiple of any number of lanes with the rows before them."""
+PLAIN_ROWS = 47
+"""Rows of the last length with nothing special."""
+FEW_ROWS = 3
+"""Rows of the first one: fewer blocks than lanes."""
 
 
 @dataclass(frozen=True)
@@ -209,15 +211,18 @@ def importances(random: np.random.Generator, row: int) -> list[NDArray[np.float3
 
 
 def cases(type_: Type, random: np.random.Generator) -> Iterator[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
-    """Rows, and the imatrices to try them with: all with the shortest rows and one with the others."""
-    for place, row in enumerate(ROWS[32 if type_.block < 256 else 256]):
-        if row % type_.block:
-            continue
+    """Rows, and the imatrices to try them with: all with the two shortest lengths and one with the others.
+
+    Among them are such whose blocks the lanes do not divide: see `FEW_ROWS` and `PLAIN_ROWS`.
+    """
+    for place, row in enumerate(ROWS[type_.block]):
         matrices = importances(random, row)
         tried = matrices if place < 2 else matrices[2:3]
         yield odd_rows(random, row), tried
         if not type_.name.startswith(ABORTING):
             yield huge_rows(random, row), tried
+        if place == 0:
+            yield plain_rows(random, row)[:FEW_ROWS], tried
     yield plain_rows(random, row), matrices[:1]
 
 
