@@ -127,7 +127,7 @@ def compared(
     """Return what becomes of each type: `SAME`, or what is wrong with its kernel, for the end of a sentence.
 
     `SLOW` where the bytes are the same and ggml, on this machine, makes them no later. Raises `ToolchainError` where
-    nothing came of it that is the kernels' fault.
+    the program that compares failed, other than by a crash, which is a kernel's.
     """
     job = room / "job"
     piece = target.piece if target is build.GPU else None

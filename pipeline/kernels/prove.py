@@ -262,6 +262,7 @@ def gain(pair: Pair, random: np.random.Generator, piece: int | None) -> tuple[fl
 
 
 def verdict(pair: Pair, job: Job) -> str:
+    """Return what is printed of a type, after its name."""
     try:
         wrong = sum(prove(pair, np.random.default_rng([job.seed, number])) for number in range(job.rounds))
         ratio, more = gain(pair, np.random.default_rng(job.seed), job.piece)
