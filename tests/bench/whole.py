@@ -74,6 +74,8 @@ class Side:
     seconds: float
     steps: dict[str, float]
     """Of these seconds, those of each step; where several run at once, a second is shared evenly among them."""
+    cpu: float
+    """Seconds of CPU time of its programs."""
     disk: int
     memory: int
     """Bytes at most, both."""
@@ -108,12 +110,20 @@ def report(runs: list[tuple[Side, Side]]) -> None:
         print(f"{step:20} {mine:7.1f} s {other:7.1f} s" + (f"  {mine / other:5.2f}" if other else ""))
     for label, of, unit in (
         ("whole job", lambda s: s.seconds, "s"),
+        ("CPU time", lambda s: s.cpu, "s"),
         ("peak disk", lambda s: s.disk / 1e9, "GB"),
         ("peak memory", lambda s: s.memory / 1e9, "GB"),
     ):
         mine, other = (median([of(side) for side in s]) for s in sides)
         print(f"{label:20} {mine:6.{1 if unit == 's' else 2}f} {unit} {other:6.{1 if unit == 's' else 2}f} {unit}"
               f"  {mine / other:5.2f}")  # fmt: skip
+    # A step of the script has the machine to itself, so quantizing took at most its seconds on every core.
+    rest, whole = (median([of(side) for side in sides[1]]) for of in (_without_quantizing, lambda side: side.seconds))
+    print(f"The script's calls but quantizing, no core ever idle: at least {rest:.1f} s, {rest / whole:.2f} of its time")
+
+
+def _without_quantizing(side: Side) -> float:
+    return side.cpu / threads() - side.steps["quantize"]
 
 
 def ours(machine: Path, model: Model, types: list[str], chunks: int) -> Side:
@@ -176,7 +186,7 @@ def check(hub: LoopbackHub, model: Model, types: list[str]) -> None:
 def watched(command: list[object], environment: dict[str, str], directory: Path, events, *, end: str) -> Side:
     """Run to its end; the steps come from what it prints on `end`, a line at a time."""
     peaks, done = {"disk": 0, "memory": 0}, threading.Event()
-    began = time.monotonic()
+    began, before = time.monotonic(), os.times()
     process = subprocess.Popen(
         [str(word) for word in command],
         cwd=ROOT,
@@ -194,10 +204,11 @@ def watched(command: list[object], environment: dict[str, str], directory: Path,
     finally:
         done.set()
         watcher.join()
-    seconds = time.monotonic() - began
+    seconds, after = time.monotonic() - began, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
     if process.returncode:
         sys.exit("\n".join(line for _, line in lines[-20:]) + f"\n{command[0]} ended with {process.returncode}")
-    return Side(seconds, shares(list(events(lines, seconds)), seconds), peaks["disk"], peaks["memory"])
+    return Side(seconds, shares(list(events(lines, seconds)), seconds), cpu, peaks["disk"], peaks["memory"])
 
 
 def _look(pid: int, directory: Path, peaks: dict[str, int], done: threading.Event) -> None:
