@@ -119,7 +119,7 @@ def report(runs: list[tuple[Side, Side]]) -> None:
               f"  {mine / other:5.2f}")  # fmt: skip
     # A step of the script has the machine to itself, so quantizing took at most its seconds on every core.
     rest, whole = (median([of(side) for side in sides[1]]) for of in (_without_quantizing, lambda side: side.seconds))
-    print(f"The script's calls but quantizing, no core ever idle: at least {rest:.1f} s, {rest / whole:.2f} of its time")
+    print(f"The script without quantizing, no core ever idle: at least {rest:.1f} s, {rest / whole:.2f} of its time")
 
 
 def _without_quantizing(side: Side) -> float:
