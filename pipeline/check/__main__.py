@@ -7,6 +7,8 @@ compared, else the files. OUT gets what was found, as JSON.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from pipeline import gguf_file
@@ -21,5 +23,8 @@ file = gguf_file.read(given.gguf)
 if given.logits:
     given.out.write_bytes(PARITIES.dump_json(source.parity(file, given.logits, given.source)))
 else:
+    # transformers would load torch for the defaults of a configuration, which takes longer than all that is done here.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # that torch is missing
     found = source.reference(file, given.source, given.tools, given.tree)
     given.out.write_bytes(VERDICTS.dump_json(tuple(found)))
