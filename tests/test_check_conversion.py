@@ -28,7 +28,7 @@ def verdicts(tmp_path, source, change=None):
 def test_a_true_conversion_passes(tmp_path, source):
     (verdict,) = verdicts(tmp_path, source)
     assert verdict.outcome == "pass"
-    assert verdict.seen == "21 of 21 tensors hold the source's values, 4 of them with permuted rows"
+    assert verdict.seen == "21 of 21 tensors hold the source's values, 4 of them in llama.cpp's own order"
 
 
 Q, K, UP = "blk.0.attn_q.weight", "blk.1.attn_q.weight", "blk.0.ffn_up.weight"

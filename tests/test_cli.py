@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -17,7 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline import actions, cli, endings, errors, matrix, plan, records, report
+from pipeline.artifact import Step
 from pipeline.cli import options, shared
+from pipeline.progress import Display
+from pipeline.store import Store
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -130,10 +135,34 @@ def test_a_missing_package_says_how_to_get_it(capsys):
     assert "The package ruamel is missing. Run `make setup`" in capsys.readouterr().err
 
 
+@dataclass(frozen=True)
+class Blob(Step):
+    kind: str
+    size: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.size} bytes"
+
+    def inputs(self):
+        return {"size": self.size}
+
+    def make(self, room, _store, _task):
+        (room / "blob").write_bytes(bytes(self.size))
+
+
 def test_store_list_and_gc(tmp_path):
     code, out, err = invoke("store", "list", "--store", tmp_path)
     assert (code, out) == (0, "")
     assert err.endswith(f"0 artifacts, 0.0 MB, in {tmp_path}\n")
+    store = Store(tmp_path, Display(io.StringIO()))
+    for kind, size in ("a", 1_000_000), ("b", 1_500_000), ("b", 1_600_000):
+        store.get(Blob(kind, size))
+    code, out, err = invoke("store", "list", "--store", tmp_path)
+    assert code == 0
+    assert [line.split()[1:3] for line in out.splitlines()] == [["1.0", "MB"], ["1.5", "MB"], ["1.6", "MB"]]
+    summed = ["kind size artifacts", "b 3.1 MB 2", "a 1.0 MB 1", f"3 artifacts, 4.1 MB, in {tmp_path}"]
+    assert [" ".join(line.split()) for line in err.splitlines()[1:]] == summed
     assert invoke("store", "gc", "--max-size", "0", "--store", tmp_path)[0] == 0
 
 

@@ -272,7 +272,7 @@ def _judge(
             yield skipped(CHECK, "no tensor of the reference has a source that could be compared")
     elif not (wrong or dropped or bad):
         permuted = sum(f.layout in ("permuted rows", "transposed") for f in equal)
-        how = f", {permuted} of them with permuted rows" if permuted else ""
+        how = f", {permuted} of them in llama.cpp's own order" if permuted else ""
         rest = total - len(equal)
         left = f"; {rest} not compared" if rest else ""
         yield passed(CHECK, f"{len(equal)} of {total} tensors hold the source's values{how}{left}")

@@ -169,7 +169,8 @@ def measure(predicted: NDArray[np.float32], reference: NDArray[np.float32], *, r
 
 def judge(found: Parity, max_nmse: float | None = MAX_NMSE) -> Verdict:
     """Hold the NMSE against its limit; None for no limit."""
-    figures = f"NMSE {found.nmse:.2g}, KL divergence {found.mean_kld:.2g}, same top token {found.same_top:.1f} %"
+    error = f"normalized mean square error (NMSE) {found.nmse:.2g}"
+    figures = f"{error}, KL divergence {found.mean_kld:.2g}, same top token {found.same_top:.1f} %"
     seen = f"{figures}, over {found.positions} positions against transformers in 32 bits"
     if max_nmse is None:
         return passed(CHECK, seen)

@@ -122,10 +122,7 @@ def _by_itself(name: str, rendering: Rendering) -> Verdict:
     if name == DEFAULT and spoken and not any(said in text for said, text in spoken):
         seen = f"{_subject(name)} leaves out the user's text on {_places([c for c, _ in rendered if _speaks(c)])}"
         return failed(CHECK, seen, AGAIN)
-    refused = len(CONVERSATIONS) - len(rendered)
-    seen = f"{_subject(name)} renders {len(rendered)} of {len(CONVERSATIONS)} conversations"
-    # Many know no system message, no tools, or want the speakers to take turns.
-    return passed(CHECK, f"{seen}, and refuses {refused}, as a template may" if refused else seen)
+    return passed(CHECK, f"{_subject(name)} {_counted(len(rendered))}")
 
 
 def _missing(name: str, ours: dict[str, str]) -> Verdict:
@@ -154,9 +151,14 @@ def _own(name: str, rendering: Rendering) -> Verdict:
     if not rendered and isinstance(rendering.outcomes[0], Failure):
         seen = f"{_subject(name)} is the source's own and renders no conversation: it {_ending(rendering.outcomes[0])}"
         return warned(CHECK, seen, "Tell the model's author.")
-    return passed(
-        CHECK, f"{_subject(name)} is the source's, and renders {rendered} of {len(CONVERSATIONS)} conversations"
-    )
+    return passed(CHECK, f"{_subject(name)} is the source's, and {_counted(rendered)}")
+
+
+def _counted(rendered: int) -> str:
+    refused = len(CONVERSATIONS) - rendered
+    # Many know no system message, no tools, or want the speakers to take turns.
+    more = f" and refuses {refused}, as a template may" if refused else ""
+    return f"renders {rendered} of {len(CONVERSATIONS)} conversations{more}"
 
 
 def _against(name: str, ours: Rendering, theirs: Rendering, *, stale: bool) -> Verdict:

@@ -13,6 +13,8 @@ from pipeline.cli.options import Bytes, Commands, store_option
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.artifact import Artifact
+
 
 @click.group("store", cls=Commands)
 def store_group() -> None:
@@ -22,7 +24,7 @@ def store_group() -> None:
 @store_group.command("list")
 @store_option
 def store_list(store_root: Path | None) -> None:
-    """List the artifacts, the least recently used first."""
+    """List the artifacts, the least recently used first, then how many there are of each kind."""
     from pipeline.store import total_size
 
     opened = shared.open_store(store_root)
@@ -31,6 +33,12 @@ def store_list(store_root: Path | None) -> None:
     for artifact in artifacts:
         age = _age(time.time() - artifact.last_used())
         click.echo(f"{artifact.digest[:12]}  {artifact.size / 1e6:>10.1f} MB  {age:>9}  {artifact.label}")
+    kinds: dict[str, list[Artifact]] = {}
+    for artifact in artifacts:
+        kinds.setdefault(artifact.kind, []).append(artifact)
+    click.echo(f"{'kind':<12}  {'size':>13}  {'artifacts':>9}", err=True)
+    for kind, of_kind in sorted(kinds.items(), key=lambda item: -total_size(item[1])):
+        click.echo(f"{kind:<12}  {total_size(of_kind) / 1e6:>10.1f} MB  {len(of_kind):>9}", err=True)
     click.echo(f"{len(artifacts)} artifacts, {total_size(artifacts) / 1e6:.1f} MB, in {opened.root}", err=True)
 
 
