@@ -33,6 +33,7 @@ from pipeline.prompt import PROMPTS
 from pipeline.text import TEXTS
 from pipeline.toolchain import threads, tools
 from tests.bench import bars
+from tests.bench.ladder import LADDER
 from tests.machine import ROOT, SHARED, opened, pinned
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Side:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--types", nargs="+", metavar="TYPE", help="else those of matrix.yml")
+    parser.add_argument("--ladder", action="store_const", dest="types", const=LADDER, help="those of the ladder")
     parser.add_argument("--chunks", type=int, default=demo.CHUNKS, help="of each text")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--picture", type=Path, help="where to draw where the time goes, as SVG")
