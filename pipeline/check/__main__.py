@@ -23,7 +23,7 @@ file = gguf_file.read(given.gguf)
 if given.logits:
     given.out.write_bytes(PARITIES.dump_json(source.parity(file, given.logits, given.source)))
 else:
-    # transformers would load torch for the defaults of a configuration, which takes longer than all that is done here.
+    # transformers would load torch for the defaults of a configuration, which takes as long as all that is done here.
     sys.modules["torch"] = None  # type: ignore[assignment]
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # that torch is missing
     found = source.reference(file, given.source, given.tools, given.tree)
