@@ -258,6 +258,7 @@ class GitHub:
                 if asked is None or asked > LONGEST_WAIT or attempt == ATTEMPTS:
                     return answer
                 why, wait = f"it answered {answer.status_code}", asked
+            # In one write: other threads may have to say the same.
             print(f"GitHub: {why}; trying again in {wait:.0f} s.\n", end="", file=sys.stderr, flush=True)
             time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")

@@ -120,12 +120,9 @@ def report(runs: list[tuple[Side, Side]]) -> None:
         print(f"{label:20} {mine:6.{1 if unit == 's' else 2}f} {unit} {other:6.{1 if unit == 's' else 2}f} {unit}"
               f"  {mine / other:5.2f}")  # fmt: skip
     # A step of the script has the machine to itself, so quantizing took at most its seconds on every core.
-    rest, whole = (median([of(side) for side in sides[1]]) for of in (_without_quantizing, lambda side: side.seconds))
-    print(f"The script without quantizing, no core ever idle: at least {rest:.1f} s, {rest / whole:.2f} of its time")
-
-
-def _without_quantizing(side: Side) -> float:
-    return side.cpu / threads() - side.steps["quantize"]
+    rest = median([script.cpu / threads() - script.steps["quantize"] for script in sides[1]])
+    part = rest / median([script.seconds for script in sides[1]])
+    print(f"The script without quantizing, no core ever idle: at least {rest:.1f} s, {part:.2f} of its time")
 
 
 def ours(machine: Path, model: Model, types: list[str], chunks: int) -> Side:
